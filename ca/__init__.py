@@ -1,0 +1,1 @@
+"""Turns a granted right into a certificate."""

@@ -1,0 +1,90 @@
+"""Reads the outline of DER (X.690): where elements begin and end, within bounds.
+
+It interprets nothing: no types, no names, no keys. It exists for what a full parser does not give:
+a bound on the work before it starts, and the exact bytes of a part after it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+SEQUENCE: Final = 0x30
+
+_CONSTRUCTED: Final = 0x20
+_HIGH_TAG: Final = 0x1F
+
+
+class DerError(ValueError):
+    """The bytes are not DER, or more of it than allowed. The text never echoes them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """One element: its tag octet, its content, and `der`, tag and length included."""
+
+    tag: int
+    content: bytes
+    der: bytes
+
+
+def check_outline(der: bytes, *, max_depth: int, max_elements: int) -> None:
+    """Demand exactly one SEQUENCE, definite shortest lengths, and no more depth or breadth.
+
+    Iterative, so no nesting can exhaust the stack; linear in the number of elements.
+
+    Raises:
+        DerError: anything else.
+    """
+    ends: list[int] = []
+    offset, elements = 0, 0
+    while ends or not elements:
+        tag, start, end = _header(der, offset)
+        elements += 1
+        if elements > max_elements or len(ends) >= max_depth:
+            raise DerError("more elements or levels than allowed")
+        if not ends and (tag != SEQUENCE or end != len(der)):
+            raise DerError("not exactly one sequence")
+        if ends and end > ends[-1]:
+            raise DerError("an element is longer than what holds it")
+        if tag & _CONSTRUCTED:
+            ends.append(end)
+            end = start
+        offset = end
+        while ends and ends[-1] == offset:
+            ends.pop()
+
+
+def children(der: bytes) -> list[Element]:
+    """Return the elements inside the one constructed element that `der` is.
+
+    Raises:
+        DerError: `der` is anything else.
+    """
+    tag, start, end = _header(der, 0)
+    if not tag & _CONSTRUCTED or end != len(der):
+        raise DerError("not exactly one constructed element")
+    return list(_elements(der, start))
+
+
+def _elements(der: bytes, offset: int) -> Iterator[Element]:
+    while offset < len(der):
+        tag, start, end = _header(der, offset)
+        yield Element(tag=tag, content=der[start:end], der=der[offset:end])
+        offset = end
+
+
+def _header(der: bytes, offset: int) -> tuple[int, int, int]:
+    """Return (tag, start, end) of the element at `offset`, which lies within `der`."""
+    if offset + 2 > len(der) or der[offset] & _HIGH_TAG == _HIGH_TAG:
+        raise DerError("truncated, or a tag that is not used here")
+    length, start = der[offset + 1], offset + 2
+    if length >= 0x80:
+        size = length & 0x7F
+        length = int.from_bytes(der[start : start + size], "big")
+        # Two octets hold 65 535, more than anything read here; the shortest form is DER's.
+        if size not in (1, 2) or length < (0, 0x80, 0x100)[size]:
+            raise DerError("a length is not in DER, or too large")
+        start += size
+    if start + length > len(der):
+        raise DerError("truncated")
+    return der[offset], start, start + length

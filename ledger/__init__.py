@@ -1,0 +1,1 @@
+"""What may happen, what did happen, and the proof that it was not altered."""

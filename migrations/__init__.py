@@ -1,0 +1,1 @@
+"""The database as a thing to be started and brought up to date."""

@@ -1,0 +1,1 @@
+"""Tables that can be thrown away: the ledger, retold for reading."""

@@ -1,0 +1,273 @@
+"""What every authority must do: one suite, which each adapter inherits. Here: the local one."""
+
+import json
+import os
+import re
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import PublicFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from support.csrs import KINDS, ec_key, handmade_request, key, order, request, spki_with_point
+
+from ca import local
+from ca.authority import Authority, AuthorityRefused, RevocationAnswer
+from ca.local import LocalAuthority, LocalAuthorityError
+from ca.profile import SigningOrder, check_certificate, new_serial, tbs_sha256
+
+NOW = datetime(2026, 11, 23, 15, 7, 8, 123456, tzinfo=UTC)
+TIMEOUT = 10.0  # seconds
+
+
+class AuthorityContract:
+    """Inherit, provide the fixture `authority`, and add what is the adapter's own."""
+
+    @pytest.fixture
+    def authority(self) -> Authority:
+        raise NotImplementedError
+
+    def now(self) -> datetime:
+        """The real time, for a real authority has its own clock; override where it has none."""
+        return datetime.now(UTC)  # noqa: TID251
+
+    def order(self, request_der: bytes, **changes: object) -> SigningOrder:
+        """An order from now on, every time with a new serial."""
+        made = order(request_der, self.now(), serial=new_serial(os.urandom))
+        return replace(made, **changes)  # type: ignore[arg-type]
+
+    def assert_as_ordered(self, authority: Authority, asked: SigningOrder) -> bytes:
+        der = authority.sign(asked, timeout=TIMEOUT)
+        extra = authority.extra_extensions
+        assert check_certificate(der, asked, authority.chain(), allowed_extra_oids=extra) == ()
+        return der
+
+    def test_names_itself(self, authority: Authority) -> None:
+        assert re.fullmatch(
+            r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", authority.id
+        )
+        assert authority.kind in ("local", "step-ca")
+
+    def test_chain_runs_from_the_issuing_certificate_to_a_self_signed_root(
+        self, authority: Authority
+    ) -> None:
+        chain = [x509.load_der_x509_certificate(link) for link in authority.chain()]
+        assert len(chain) >= 2
+        for link, issuer in zip(chain, [*chain[1:], chain[-1]], strict=True):
+            link.verify_directly_issued_by(issuer)
+            assert link.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+            assert link.not_valid_after_utc <= issuer.not_valid_after_utc
+        assert authority.not_after == chain[0].not_valid_after_utc
+
+    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("name", [None, "Example Peer-1"])
+    def test_signs_exactly_what_is_ordered(
+        self, authority: Authority, kind: str, name: str | None
+    ) -> None:
+        self.assert_as_ordered(authority, self.order(request(key(kind), name)))
+
+    def test_ignores_requested_extensions(self, authority: Authority) -> None:
+        wishes: list[tuple[x509.ExtensionType, bool]] = [
+            (x509.BasicConstraints(ca=True, path_length=None), True),
+            (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), False),
+        ]
+        self.assert_as_ordered(authority, self.order(request(ec_key(), extensions=wishes)))
+
+    def test_the_same_order_again_gives_the_same_tbs_certificate(
+        self, authority: Authority
+    ) -> None:
+        asked = self.order(request(ec_key()))
+        first = self.assert_as_ordered(authority, asked)
+        with ThreadPoolExecutor(4) as pool:
+            again = pool.map(lambda _: authority.sign(asked, timeout=TIMEOUT), range(8))
+        assert {tbs_sha256(der) for der in again} == {tbs_sha256(first)}
+
+    def test_refuses_an_unreadable_request(self, authority: Authority) -> None:
+        asked = replace(self.order(request(ec_key())), csr_der=b"\x30\x00")
+        with pytest.raises(AuthorityRefused) as caught:
+            authority.sign(asked, timeout=TIMEOUT)
+        assert 400 <= caught.value.status < 600
+        assert caught.value.detail
+
+    def test_answers_a_revocation_and_its_repetition(self, authority: Authority) -> None:
+        asked = self.order(request(ec_key()))
+        self.assert_as_ordered(authority, asked)
+        first = authority.revoke(asked.serial, "superseded", timeout=TIMEOUT)
+        again = authority.revoke(asked.serial, "superseded", timeout=TIMEOUT)
+        if first is RevocationAnswer.UNSUPPORTED:
+            assert again is RevocationAnswer.UNSUPPORTED
+        else:
+            assert first is RevocationAnswer.CONFIRMED
+            assert again in (RevocationAnswer.CONFIRMED, RevocationAnswer.ALREADY_REVOKED)
+
+
+class TestLocal(AuthorityContract):
+    def now(self) -> datetime:
+        return NOW
+
+    @pytest.fixture
+    def directory(self, tmp_path: Path) -> Path:
+        return tmp_path / "state" / "authority"
+
+    @pytest.fixture
+    def authority(self, directory: Path) -> LocalAuthority:
+        return LocalAuthority.create(directory, name="Example", now=NOW)
+
+    def test_signing_again_gives_the_same_bytes(
+        self, authority: LocalAuthority, directory: Path
+    ) -> None:
+        asked = self.order(request(ec_key()))
+        first = authority.sign(asked, timeout=TIMEOUT)
+        assert authority.sign(asked, timeout=TIMEOUT) == first
+        assert LocalAuthority.open(directory).sign(asked, timeout=TIMEOUT) == first
+
+    def test_a_compressed_point_is_certified_uncompressed(self, authority: LocalAuthority) -> None:
+        spki = spki_with_point(ec_key(), PublicFormat.CompressedPoint)
+        asked = self.order(handmade_request(ec_key(), spki=spki))
+        assert spki not in self.assert_as_ordered(authority, asked)
+
+    def test_refuses_to_be_outlived(self, authority: LocalAuthority) -> None:
+        asked = self.order(request(ec_key()), not_after=authority.not_after)
+        with pytest.raises(AuthorityRefused, match="outlive"):
+            authority.sign(asked, timeout=TIMEOUT)
+        self.assert_as_ordered(
+            authority, replace(asked, not_after=authority.not_after - timedelta(seconds=1))
+        )
+
+    def test_refuses_another_key(self, authority: LocalAuthority) -> None:
+        with pytest.raises(AuthorityRefused):
+            authority.sign(
+                self.order(request(ec_key()), csr_der=request(ec_key(1))), timeout=TIMEOUT
+            )
+
+    def test_files_are_private_and_nothing_else_remains(
+        self, authority: LocalAuthority, directory: Path
+    ) -> None:
+        assert authority.kind == "local"
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir()}
+        names = ("authority.json", "issuing.key", "issuing.pem", "root.key", "root.pem")
+        assert modes == dict.fromkeys(names, 0o600)
+        assert [path.name for path in directory.parent.iterdir()] == ["authority"]
+        assert (directory / "root.key").read_text().startswith("-----BEGIN PRIVATE KEY-----")
+        again = LocalAuthority.open(directory)
+        assert (again.id, again.chain()) == (authority.id, authority.chain())
+
+    def test_identifiers_come_from_the_randomness_given(self, directory: Path) -> None:
+        made = LocalAuthority.create(
+            directory, name="Example", now=NOW, randomness=lambda n: b"\x11" * n
+        )
+        assert made.id == "11111111-1111-4111-9111-111111111111"
+        serials = [x509.load_der_x509_certificate(der).serial_number for der in made.chain()]
+        assert serials == [int("51" + "11" * 15, 16)] * 2
+
+    def test_ten_years(self, directory: Path) -> None:
+        now = datetime(2026, 11, 23, 15, 7, 8, 999_999, tzinfo=UTC)
+        made = LocalAuthority.create(directory, name="Example", now=now)
+        assert made.not_after == datetime(2036, 11, 22, 15, 7, 8, tzinfo=UTC)
+
+    def test_never_overwrites(self, authority: LocalAuthority, directory: Path) -> None:
+        before = {path: path.read_bytes() for path in directory.iterdir()}
+        with pytest.raises(LocalAuthorityError, match="already holds"):
+            LocalAuthority.create(directory, name="Example", now=NOW)
+        assert {path: path.read_bytes() for path in directory.iterdir()} == before
+        assert [path.name for path in directory.parent.iterdir()] == ["authority"]
+
+    def test_takes_an_empty_directory(self, directory: Path) -> None:
+        directory.mkdir(parents=True)
+        LocalAuthority.create(directory, name="Example", now=NOW)
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+
+    def test_of_concurrent_creations_one_wins(self, directory: Path) -> None:
+        def create(_: int) -> LocalAuthority | None:
+            try:
+                return LocalAuthority.create(directory, name="Example", now=NOW)
+            except LocalAuthorityError:
+                return None
+
+        with ThreadPoolExecutor(8) as pool:
+            made = [one for one in pool.map(create, range(8)) if one]
+        assert len(made) == 1
+        assert made[0].id == LocalAuthority.open(directory).id
+        assert [path.name for path in directory.parent.iterdir()] == ["authority"]
+
+    @pytest.mark.parametrize("step", ["_write", "_sync_directory", "_move_into_place"])
+    def test_an_interruption_leaves_nothing(
+        self, directory: Path, step: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def interrupted(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(local, step, interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                LocalAuthority.create(directory, name="Example", now=NOW)
+        assert list(directory.parent.iterdir()) == []
+        LocalAuthority.create(directory, name="Example", now=NOW)
+
+    @pytest.mark.parametrize("name", ["", " a", "a" * 49, "a\n", "é", "a/b", "a,CN=b"])
+    def test_names(self, directory: Path, name: str) -> None:
+        with pytest.raises(LocalAuthorityError, match="name"):
+            LocalAuthority.create(directory, name=name, now=NOW)
+        assert not directory.parent.exists()
+
+    @pytest.mark.parametrize("name", ["issuing.key", "root.key"])
+    @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644])
+    def test_refuses_loose_keys(
+        self, authority: LocalAuthority, directory: Path, name: str, mode: int
+    ) -> None:
+        (directory / name).chmod(mode)
+        with pytest.raises(LocalAuthorityError, match="open to others"):
+            LocalAuthority.open(directory)
+
+    def test_refuses_a_directory_others_may_write(
+        self, authority: LocalAuthority, directory: Path
+    ) -> None:
+        directory.chmod(0o770)
+        with pytest.raises(LocalAuthorityError, match="open to others"):
+            LocalAuthority.open(directory)
+
+    def test_the_root_key_may_be_elsewhere(
+        self, authority: LocalAuthority, directory: Path
+    ) -> None:
+        (directory / "root.key").unlink()
+        assert LocalAuthority.open(directory).id == authority.id
+
+    @pytest.mark.parametrize("name", ["issuing.key", "issuing.pem", "root.pem", "authority.json"])
+    @pytest.mark.parametrize("content", [None, b"", b"junk", b"{}", b"[]"])
+    def test_refuses_what_is_missing_or_damaged(
+        self, authority: LocalAuthority, directory: Path, name: str, content: bytes | None
+    ) -> None:
+        if content is None:
+            (directory / name).unlink()
+        else:
+            (directory / name).write_bytes(content)
+        with pytest.raises(LocalAuthorityError):
+            LocalAuthority.open(directory)
+
+    def test_refuses_what_does_not_fit_together(
+        self, authority: LocalAuthority, directory: Path, tmp_path: Path
+    ) -> None:
+        other = tmp_path / "other"
+        LocalAuthority.create(other, name="Example", now=NOW)
+        for name in ("issuing.key", "issuing.pem", "root.pem"):
+            original = (directory / name).read_bytes()
+            (directory / name).write_bytes((other / name).read_bytes())
+            with pytest.raises(LocalAuthorityError):
+                LocalAuthority.open(directory)
+            (directory / name).write_bytes(original)
+        LocalAuthority.open(directory)
+
+    def test_the_repr_and_the_description_hold_no_key(
+        self, authority: LocalAuthority, directory: Path
+    ) -> None:
+        assert "PRIVATE KEY" not in repr(authority)
+        assert json.loads((directory / "authority.json").read_text()) == {
+            "id": authority.id,
+            "name": "Example",
+            "version": 1,
+        }
