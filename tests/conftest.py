@@ -5,12 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from support import databases
 from support.databases import Cluster, Database
 
 from migrations.embedded import Embedded
 
 _HOME = pytest.StashKey[Path]()
+
+# A loaded machine is no bug of ours: time is measured in tests/benchmarks, never in a test.
+settings.register_profile("fedledger", deadline=None)
+settings.load_profile("fedledger")
 
 
 def pytest_configure(config: pytest.Config) -> None:

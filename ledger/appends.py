@@ -1,0 +1,181 @@
+"""What is handed over to be appended, made ready in the thread of whoever asks.
+
+Hashing and encoding happen here, before the queue, so that a hostile value fails its own caller and
+the one thread that commits for all has little left to do. It touches no database.
+"""
+
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+import orjson
+
+from ledger.errors import InvalidError, RefusedError
+
+# Index rows are limited to a third of a page (2704 bytes); a claim's key is a digest or a name.
+MAX_KEY: Final = 1000
+
+_NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
+_TYPE: Final = re.compile(r"[a-z][a-z0-9_]*(\[\])?")
+
+
+@dataclass(frozen=True)
+class InlineProjection:
+    """A current-state table whose rows travel with the append that changes them.
+
+    `columns`: (name, Postgres type) in the order of a row's values. A `jsonb` value is canonical
+    JSON text, `bytea` is bytes, `timestamptz` an aware datetime, `uuid` a UUID: all hashable.
+    `key`: the columns that identify a row. `rows`: all rows of one state, pure.
+    """
+
+    table: str
+    state: type
+    columns: tuple[tuple[str, str], ...]
+    key: tuple[str, ...]
+    rows: Callable[[Any], Iterable[tuple[object, ...]]]
+
+    def __post_init__(self) -> None:
+        # These become SQL text; they come from code, and here that is made sure of.
+        names = [self.table, *self.names, *self.key]
+        types = [kind for _, kind in self.columns]
+        if not all(map(_NAME.fullmatch, names)) or not all(map(_TYPE.fullmatch, types)):
+            raise ValueError(f"{self.table}: names and types are plain lower-case identifiers")
+        if not self.key or not set(self.key) <= set(self.names):
+            raise ValueError(f"{self.table}: the key is made of its columns")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(name for name, _ in self.columns)
+
+    def changed(self, old: object | None, new: object) -> set[tuple[object, ...]]:
+        """The rows of `new` that `old` did not have."""
+        before = set(self.rows(old)) if old is not None else set()
+        return set(self.rows(new)) - before
+
+
+class Draft(NamedTuple):
+    """One event that has no position yet."""
+
+    stream_id: UUID
+    version: int
+    topic: str
+    body: bytes
+
+
+class Claim(NamedTuple):
+    """Something that may exist once only, held by the stream of the `event`-th draft (from 0)."""
+
+    kind: str
+    key: str
+    event: int
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """Whose call this is, so that its repeat is answered and not done again.
+
+    `credential`: the accessor. `body_sha256`: of the request's body, lower-case hex.
+    """
+
+    credential: str
+    method: str
+    path: str
+    key: str
+    body_sha256: str
+
+    @property
+    def name(self) -> tuple[str, str, str, str]:
+        """What identifies the call; another body under the same name is a mistake."""
+        return (self.credential, self.method, self.path, self.key)
+
+
+class VersionConflictError(Exception):
+    """A stream already has an event of this version."""
+
+
+class StaleReadError(Exception):
+    """A stream that was read has moved on; whoever decided on it must decide anew."""
+
+
+class IdempotencyTakenError(Exception):
+    """A call of this name has appended already."""
+
+
+class ClaimTakenError(RefusedError):
+    """Something that may exist once only exists already, in `stream_id`."""
+
+    code = "claim-taken"
+
+    def __init__(self, kind: str, key: str, stream_id: UUID) -> None:
+        super().__init__("this exists already", kind=kind, stream_id=str(stream_id))
+        self.kind = kind
+        self.key = key
+        self.stream_id = stream_id
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """One append, ready: `digests` are the bodies' SHA-256 in hex, `rows` are JSON objects."""
+
+    events: Sequence[Draft]
+    reads: Mapping[UUID, int] = field(default_factory=dict)
+    claims: Sequence[Claim] = ()
+    rows: Mapping[InlineProjection, Collection[bytes]] = field(default_factory=dict)
+    idempotency: Idempotency | None = None
+    digests: Sequence[str] = ()
+
+
+def prepare(
+    events: Sequence[Draft],
+    *,
+    reads: Mapping[UUID, int],
+    claims: Sequence[Claim],
+    rows: Mapping[InlineProjection, Collection[tuple[object, ...]]],
+    idempotency: Idempotency | None,
+) -> Append:
+    """Make an append ready for the sequencer.
+
+    `reads`: for every stream the decision used but does not write, the version it folded (0 when
+    there was none).
+
+    Raises:
+        InvalidError: a value that no database text can hold, or a key that is too long.
+    """
+    for claim in claims:
+        _check_texts(claim.kind, claim.key)
+    if idempotency is not None:
+        _check_texts(*idempotency.name, idempotency.body_sha256)
+    return Append(
+        events,
+        reads,
+        claims,
+        {table: [_encoded(table, row) for row in some] for table, some in rows.items() if some},
+        idempotency,
+        [sha256(event.body).hexdigest() for event in events],
+    )
+
+
+def _check_texts(*texts: str) -> None:
+    for text in texts:
+        if "\x00" in text or len(text) > MAX_KEY:
+            raise InvalidError("a text holds a NUL or is too long")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise InvalidError("a text is not Unicode") from None
+
+
+def _encoded(table: InlineProjection, row: tuple[object, ...]) -> bytes:
+    try:
+        return orjson.dumps(dict(zip(table.names, row, strict=True)), default=_octets)
+    except orjson.JSONEncodeError:
+        raise InvalidError(f"a value does not fit a row of {table.table}") from None
+
+
+def _octets(value: object) -> str:
+    if isinstance(value, bytes):
+        return "\\x" + value.hex()
+    raise TypeError

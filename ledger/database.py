@@ -1,0 +1,115 @@
+"""How this room connects to PostgreSQL: a DSN with safe defaults, and what an error means.
+
+It holds the pool all reading goes through; it runs no statement of its own and knows no table.
+"""
+
+import logging
+from collections.abc import Sequence
+from typing import Any, Final, LiteralString
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.sql import Composed
+from psycopg_pool import ConnectionPool
+
+from ledger.errors import InvalidError, UnavailableError
+
+_logger: Final = logging.getLogger(__name__)
+
+# A peer that vanished without a word is noticed in seconds, not after the system's two hours.
+_DEFAULTS: Final = {
+    "connect_timeout": "5",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "15000",  # milliseconds
+    "application_name": "fedledger",
+}
+
+# SQLSTATE classes in which the value is at fault: data, constraint, program limit (PostgreSQL
+# documentation, appendix A). Everything else is the server's condition.
+_VALUE_AT_FAULT: Final = ("22", "23", "54")
+
+
+def conninfo(dsn: str, options: str = "") -> str:
+    """Return the libpq connection string `dsn` with our defaults where it says nothing.
+
+    `options`: server settings of the session, as `-c name=value`, added to those of the DSN.
+    """
+    given = {key: str(value) for key, value in conninfo_to_dict(dsn).items() if value is not None}
+    if options:
+        # The DSN's own options stay; of two settings of one name the last one counts.
+        given["options"] = f"{given.get('options', '')} {options}".strip()
+    return make_conninfo("", **{**_DEFAULTS, **given, "client_encoding": "UTF8"})
+
+
+def storage_unavailable() -> UnavailableError:
+    return UnavailableError("the database does not answer", code="storage-unavailable")
+
+
+def condition_of(error: Exception) -> UnavailableError:
+    """What a failure says about the server's condition."""
+    if isinstance(error, psycopg.errors.LockNotAvailable):
+        return UnavailableError("another writer holds the head", code="busy")
+    state = error.sqlstate if isinstance(error, psycopg.Error) else None
+    if state is not None:
+        # The class and the code only: a message of PostgreSQL quotes values.
+        _logger.error("the database refuses: %s (SQLSTATE %s)", type(error).__name__, state)
+    return storage_unavailable()
+
+
+def error_of(error: Exception) -> InvalidError | UnavailableError:
+    """What the failure of one statement means to the caller whose values it had."""
+    if isinstance(error, psycopg.Error):
+        # Without a SQLSTATE the client raised it: a DataError when it could not write the value.
+        state = error.sqlstate
+        if not (state or "").startswith(_VALUE_AT_FAULT) and not (
+            state is None and isinstance(error, psycopg.DataError)
+        ):
+            return condition_of(error)
+    return InvalidError("the database cannot hold a value of this")
+
+
+class Reads:
+    """A pool of connections that only read. Opened with the first read; thread-safe."""
+
+    def __init__(self, dsn: str, size: int) -> None:
+        """`size`: how many connections at most."""
+        self._pool: ConnectionPool[psycopg.Connection[tuple[Any, ...]]] = ConnectionPool(
+            conninfo(dsn, "-c default_transaction_read_only=on -c timezone=UTC"),
+            min_size=1,
+            max_size=size,
+            open=False,
+            timeout=5.0,
+            kwargs={"autocommit": True},
+            name="fedledger-reads",
+        )
+
+    def rows(
+        self, query: LiteralString | Composed, values: Sequence[object] = ()
+    ) -> list[tuple[Any, ...]]:
+        """Return all rows of one SELECT.
+
+        Raises:
+            UnavailableError: `storage-unavailable`.
+        """
+        try:
+            self._pool.open()
+            try:
+                return self._rows(query, values)
+            except (psycopg.OperationalError, psycopg.InterfaceError):
+                # The server was restarted, and this connection is of before. A read may be repeated.
+                self._pool.check()
+                return self._rows(query, values)
+        except psycopg.Error as error:
+            raise condition_of(error) from None
+
+    def _rows(
+        self, query: LiteralString | Composed, values: Sequence[object]
+    ) -> list[tuple[Any, ...]]:
+        with self._pool.connection() as connection:
+            cursor = connection.cursor(binary=True)
+            return cursor.execute(query, values, prepare=True).fetchall()
+
+    def close(self) -> None:
+        self._pool.close()

@@ -1,0 +1,175 @@
+"""Between an event and the bytes that are stored and hashed. It decides nothing and writes nothing.
+
+The body is the canonical JSON of exactly seven keys:
+`actor, at, causation_id, correlation_id, data, id, reason`. Only topics of the closed registry are
+read: a name in a row never becomes an import.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+from eventsourcing.domain import DomainEventProtocol
+from eventsourcing.persistence import (
+    JSONTranscoder,
+    Mapper,
+    MapperDeserialisationError,
+    StoredEvent,
+)
+
+from ledger.canonical import CanonicalError, canonical_json, format_time, parse_time
+from ledger.errors import InvalidError
+from ledger.events import TOPICS, Actor, Event, data_of
+
+MAX_BODY: Final = 60 * 1024
+"""Bytes. An entry bundle of 256 such bodies still fits a 16 MiB message."""
+
+KEYS: Final = frozenset(("actor", "at", "causation_id", "correlation_id", "data", "id", "reason"))
+
+Upcast = Callable[[dict[str, Any]], dict[str, Any]]
+UPCASTS: Final[Mapping[str, tuple[str, Upcast]]] = {}
+"""Old topic → (the topic it is read as, how its `data` becomes that topic's). Applied repeatedly, on
+reading only; the stored bytes stay what they were. An old topic whose class is gone stands here."""
+
+# An escaped NUL, that is one whose backslash is not itself escaped.
+_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+
+
+class StoredEventError(MapperDeserialisationError):
+    """A stored event is not one this ledger can have written."""
+
+
+class EventMapper(Mapper[UUID]):
+    """The library's mapper for our events: canonical out, validated in."""
+
+    def __init__(self, upcasts: Mapping[str, tuple[str, Upcast]] = UPCASTS) -> None:
+        super().__init__(JSONTranscoder())
+        self._upcasts = upcasts
+
+    def to_stored_event(self, domain_event: DomainEventProtocol[UUID]) -> StoredEvent:
+        """Return the event with its body as bytes.
+
+        Raises:
+            InvalidError: a value cannot be stored (code `invalid`), or the body is larger than
+                60 KiB (code `too-large`).
+        """
+        if not isinstance(domain_event, Event):
+            raise TypeError(f"not an event of this ledger: {type(domain_event).__name__}")
+        return StoredEvent(
+            domain_event.originator_id,
+            domain_event.originator_version,
+            domain_event.data.TOPIC,
+            body_of(domain_event),
+        )
+
+    def to_domain_event(self, stored_event: StoredEvent) -> Event:
+        """Return the event of a stored row, upcast and validated.
+
+        Raises:
+            StoredEventError: unknown topic, not our JSON, another shape.
+        """
+        if isinstance(stored_event.originator_id, str):
+            raise StoredEventError("a stream's id is a UUID")
+        return read_event(
+            stored_event.originator_id,
+            stored_event.originator_version,
+            stored_event.topic,
+            stored_event.state,
+            self._upcasts,
+        )
+
+
+def read_event(
+    stream_id: UUID,
+    version: int,
+    topic: str,
+    body: bytes,
+    upcasts: Mapping[str, tuple[str, Upcast]] = UPCASTS,
+) -> Event:
+    """Return the event of stored values, upcast and validated.
+
+    Raises:
+        StoredEventError: unknown topic, not our JSON, another shape.
+    """
+    try:
+        return _read(stream_id, version, topic, orjson.loads(body), upcasts)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise StoredEventError(
+            f"version {version} of stream {stream_id} cannot be read: {_reason(error)}"
+        ) from error
+
+
+def _read(
+    stream_id: UUID,
+    version: int,
+    topic: str,
+    body: object,
+    upcasts: Mapping[str, tuple[str, Upcast]],
+) -> Event:
+    if not isinstance(body, dict) or body.keys() != KEYS:
+        raise ValueError("a body has exactly seven keys")
+    data = body["data"]
+    while topic in upcasts:
+        topic, upcast = upcasts[topic]
+        data = upcast(data)
+    return Event(
+        stream_id,
+        version,
+        _uuid(body["id"]),
+        _time(body["at"]),
+        Actor.model_validate(body["actor"]),
+        _text(body["correlation_id"]),
+        None if body["causation_id"] is None else _uuid(body["causation_id"]),
+        None if body["reason"] is None else _text(body["reason"]),
+        TOPICS[topic].model_validate(data),
+    )
+
+
+def body_of(event: Event) -> bytes:
+    """Return the stored bytes of an event, RFC 8785 JSON. Raises InvalidError as the mapper does."""
+    try:
+        body = canonical_json(
+            {
+                "actor": event.actor.model_dump(mode="json"),
+                "at": format_time(event.at),
+                "causation_id": None if event.causation_id is None else str(event.causation_id),
+                "correlation_id": event.correlation_id,
+                "data": data_of(event.data),
+                "id": str(event.id),
+                "reason": event.reason,
+            }
+        )
+    except CanonicalError as error:
+        raise InvalidError(f"this cannot be stored: {error}") from None
+    if len(body) > MAX_BODY:
+        raise InvalidError("an event has at most 60 KiB", code="too-large")
+    # No database text and no jsonb can hold it: refused here, the tables can always be folded.
+    if b"\\u0000" in body and _NUL.search(body):
+        raise InvalidError("this cannot be stored: a text holds a NUL")
+    return body
+
+
+def _uuid(value: object) -> UUID:
+    if type(value) is not str or str(parsed := UUID(value)) != value:
+        raise ValueError("an id is a UUID in lower case with hyphens")
+    return parsed
+
+
+def _time(value: object) -> datetime:
+    if type(value) is not str:
+        raise ValueError("a time is text")
+    return parse_time(value)
+
+
+def _text(value: object) -> str:
+    if type(value) is not str:
+        raise ValueError("text is expected")
+    return value
+
+
+def _reason(error: Exception) -> str:
+    # Never the value: a body may hold what must not reach a log line.
+    return "unknown topic" if isinstance(error, KeyError) else type(error).__name__

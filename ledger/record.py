@@ -1,0 +1,238 @@
+"""Reads the record: what was written, as it was written, in pages. It writes and proves nothing."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+from psycopg import sql
+
+from ledger.canonical import format_time
+from ledger.database import Reads
+from ledger.errors import InvalidError, NotFoundError, UnavailableError
+from ledger.events import Event, stream_type
+from ledger.history import History
+from ledger.mapper import read_event
+from ledger.tlog.entry import entry_text
+from ledger.tlog.merkle import Frontier
+
+MAX_PAGE: Final = 1000
+
+_HEAD: Final = """SELECT size, frontier, last_recorded_at, projections_version, clock_timestamp()
+    FROM ledger_head WHERE one"""
+_EVENTS: Final = sql.SQL(
+    """SELECT position, stream_id, version, topic, recorded_at, body, leaf FROM ledger_events
+    WHERE {conditions} ORDER BY {order} LIMIT %s"""
+)
+_POSITION_AT: Final = """SELECT position FROM ledger_events WHERE recorded_at <= %s
+    ORDER BY recorded_at DESC, position DESC LIMIT 1"""
+_POSITION_BEFORE: Final = """SELECT position FROM ledger_events WHERE recorded_at < %s
+    ORDER BY recorded_at DESC, position DESC LIMIT 1"""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordHead:
+    """The head row. `root`: 32 bytes. `database_time`: of the database's clock, just now."""
+
+    size: int
+    root: bytes
+    last_recorded_at: datetime | None
+    projections_version: int
+    database_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedEvent:
+    """One stored row. `body` and `leaf` are the stored bytes."""
+
+    position: int
+    stream_id: UUID
+    version: int
+    topic: str
+    recorded_at: datetime
+    body: bytes
+    leaf: bytes
+
+    @property
+    def event(self) -> Event:
+        """The body, validated. Raises StoredEventError (`ledger.mapper`)."""
+        return read_event(self.stream_id, self.version, self.topic, self.body)
+
+    @property
+    def stream_type(self) -> str:
+        """KeyError for a topic outside the registry."""
+        return stream_type(self.topic)
+
+    @property
+    def entry(self) -> bytes:
+        """The seven lines whose hash is the leaf, from the stored values."""
+        return entry_text(
+            self.position,
+            self.stream_type,
+            self.stream_id,
+            self.version,
+            self.topic,
+            format_time(self.recorded_at),
+            sha256(self.body).hexdigest(),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which events; every condition given must hold.
+
+    `first`, `last`: positions, inclusive. `since` ≤ recorded_at < `until`. These, `stream_id` and
+    `topics` use indexes. `mentions`: the stream has this id, or the body holds exactly this text as
+    a JSON string (an id, a serial, a digest, an actor …); `actor_id` likewise reads the bodies of
+    what the other conditions leave, about a million a second.
+    """
+
+    stream_id: UUID | None = None
+    topics: Sequence[str] = ()
+    first: int = 1
+    last: int | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    actor_id: str | None = None
+    mentions: str | None = None
+
+
+EVERYTHING: Final = Filter()
+
+
+class Record:
+    """The record, read through a pool. Thread-safe; every method may raise UnavailableError."""
+
+    def __init__(self, reads: Reads, history: History | None = None) -> None:
+        """`history`: told of every head seen, so that a smaller one is noticed."""
+        self._reads = reads
+        self._history = history or History()
+
+    def head(self) -> RecordHead:
+        """Return the head. Raises UnavailableError (`lost-history`) when it went backwards."""
+        seen = self._history.seen
+        rows = self._reads.rows(_HEAD)
+        if not rows:
+            raise UnavailableError("the ledger has no head", code="storage-unavailable")
+        ((size, edge, last, version, now),) = rows
+        self._history.saw(size, seen)
+        return RecordHead(size, Frontier(size, edge).root(), last, version, now)
+
+    def at(self, position: int) -> RecordedEvent:
+        """Return what stands at a position, from 1. Raises NotFoundError."""
+        found = self.range(position, position, limit=1)
+        if not found:
+            raise NotFoundError("nothing is recorded at this position")
+        return found[0]
+
+    def range(self, first: int, last: int, *, limit: int = MAX_PAGE) -> list[RecordedEvent]:
+        """Return positions first to last, inclusive, at most `limit`."""
+        return self.page(Filter(first=first, last=last), limit=limit)
+
+    def stream(
+        self, stream_id: UUID, *, after_version: int = 0, limit: int = MAX_PAGE
+    ) -> list[RecordedEvent]:
+        """Return a stream's events in order, those after a version."""
+        return self._select(
+            [sql.SQL("stream_id = %s"), sql.SQL("version > %s")],
+            [stream_id, after_version],
+            sql.SQL("version"),
+            limit,
+        )
+
+    def page(
+        self,
+        wanted: Filter = EVERYTHING,
+        *,
+        after: int | None = None,
+        newest_first: bool = False,
+        limit: int = 100,
+    ) -> list[RecordedEvent]:
+        """Return the next `limit` events after the position `after`, in the order asked for.
+
+        Stable while events are appended: `after` is the last position of the page before.
+        """
+        conditions, values = self._conditions(wanted)
+        if after is not None:
+            conditions.append(sql.SQL("position < %s" if newest_first else "position > %s"))
+            values.append(after)
+        order = sql.SQL("position DESC" if newest_first else "position")
+        return self._select(conditions, values, order, limit)
+
+    def all(self, wanted: Filter = EVERYTHING) -> Iterator[RecordedEvent]:
+        """Yield every matching event in order, page by page."""
+        after: int | None = None
+        while page := self.page(wanted, after=after, limit=MAX_PAGE):
+            yield from page
+            after = page[-1].position
+
+    def position_at(self, moment: datetime) -> int:
+        """Return the last position recorded at or before a moment; 0 when there is none."""
+        return self._position(self._reads.rows(_POSITION_AT, (moment,)))
+
+    @staticmethod
+    def _position(rows: Sequence[tuple[Any, ...]]) -> int:
+        return int(rows[0][0]) if rows else 0
+
+    def _conditions(self, wanted: Filter) -> tuple[list[sql.Composable], list[object]]:
+        # A moment is turned into a position first: one index then serves every order and page.
+        first, last = wanted.first, wanted.last
+        if wanted.since is not None:
+            before = self._position(self._reads.rows(_POSITION_BEFORE, (wanted.since,)))
+            first = max(first, before + 1)
+        if wanted.until is not None:
+            before = self._position(self._reads.rows(_POSITION_BEFORE, (wanted.until,)))
+            last = before if last is None else min(last, before)
+        found: list[tuple[str, list[object]]] = [("position >= %s", [first])]
+        if last is not None:
+            found.append(("position <= %s", [last]))
+        if wanted.stream_id is not None:
+            found.append(("stream_id = %s", [wanted.stream_id]))
+        if wanted.topics:
+            found.append(("topic = ANY(%s::text[])", [list(wanted.topics)]))
+        if wanted.actor_id is not None:
+            found.append(_actor(wanted.actor_id))
+        if wanted.mentions is not None:
+            found.append(_mentions(wanted.mentions))
+        return (
+            [sql.SQL(condition) for condition, _ in found],
+            [value for _, values in found for value in values],
+        )
+
+    def _select(
+        self,
+        conditions: Sequence[sql.Composable],
+        values: Sequence[object],
+        order: sql.Composable,
+        limit: int,
+    ) -> list[RecordedEvent]:
+        query = _EVENTS.format(conditions=sql.SQL(" AND ").join(conditions), order=order)
+        rows = self._reads.rows(query, [*values, min(limit, MAX_PAGE)])
+        return [RecordedEvent(*row) for row in rows]
+
+
+# Bodies are canonical JSON: a string has one spelling, so bytes can be searched instead of parsed.
+_HOLDS: Final = "position(%s::bytea IN body) > 0"
+_ACTOR: Final = "convert_from(body, 'UTF8')::jsonb -> 'actor' ->> 'id' = %s"
+
+
+def _actor(actor_id: str) -> tuple[str, list[object]]:
+    # The cheap test first; the optimizer does not know which it is.
+    return f"CASE WHEN {_HOLDS} THEN {_ACTOR} ELSE false END", [_needle(actor_id), actor_id]
+
+
+def _mentions(text: str) -> tuple[str, list[object]]:
+    try:
+        return f"(stream_id = %s OR {_HOLDS})", [UUID(text), _needle(text)]
+    except ValueError:
+        return _HOLDS, [_needle(text)]
+
+
+def _needle(text: str) -> bytes:
+    try:
+        return orjson.dumps(text)
+    except orjson.JSONEncodeError:
+        raise InvalidError("a text is not Unicode") from None

@@ -1,0 +1,223 @@
+"""Group commit: whoever comes first commits, in one statement, whatever is waiting by then.
+
+No writer thread and no added wait: a batch forms while the batch before it is being committed. It
+knows no table and no statement; the writer does. Two appends that touch the same stream, claim or
+call never share a batch, so who lost against whom is always known exactly.
+"""
+
+from threading import Lock
+from typing import Final, Protocol
+from uuid import UUID
+
+from ledger.appends import (
+    Append,
+    ClaimTakenError,
+    IdempotencyTakenError,
+    InlineProjection,
+    StaleReadError,
+    VersionConflictError,
+)
+from ledger.errors import UnavailableError
+from ledger.plan import Written
+from ledger.writer import Request
+
+__all__ = ["InlineProjection", "Sequencer"]
+
+MAX_EVENTS: Final = 512
+"""Per batch; an append larger than this is a batch of its own."""
+
+
+class Commits(Protocol):
+    """The writer, as the sequencer sees it."""
+
+    def commit(self, requests: list[Request]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class _Waiting(Request):
+    """A request in the queue, and the lock its thread sleeps on."""
+
+    __slots__ = ("promoted", "wake")
+
+    def __init__(self, append: Append) -> None:
+        super().__init__(append)
+        self.promoted = False  # woken to lead, not because it is settled
+        self.wake = Lock()
+        self.wake.acquire()
+
+
+class Sequencer:
+    """The queue in front of the writer. Any number of threads may append."""
+
+    def __init__(self, writer: Commits) -> None:
+        self._writer = writer
+        self._mutex = Lock()
+        self._queue: list[_Waiting] = []
+        self._led = False
+        self._closed = False
+
+    def append(self, append: Append) -> Written:
+        """Commit one append, alone or with others; return where it stands.
+
+        Raises:
+            VersionConflictError: a stream already has an event of that version.
+            StaleReadError: a stream that was read has moved on.
+            ClaimTakenError: naming the stream that holds it.
+            IdempotencyTakenError: the call, or its twin, has been recorded already.
+            InvalidError: the database cannot hold a value.
+            UnavailableError: nothing was recorded, or (`commit-outcome-unknown`) perhaps.
+        """
+        request = _Waiting(append)
+        with self._mutex:
+            if self._closed:
+                raise UnavailableError("this ledger is closed", code="storage-unavailable")
+            self._queue.append(request)
+            leads, self._led = not self._led, True
+        if not leads:
+            self._follow(request)
+        if not request.settled:
+            self._lead(request)
+        if request.written is None:
+            raise request.error or RuntimeError("an append was left without an outcome")
+        return request.written
+
+    def close(self) -> None:
+        """Take nothing more; what is queued is still committed by its own threads."""
+        with self._mutex:
+            self._closed = True
+            idle = not self._led
+        if idle:
+            self._writer.close()
+
+    def _follow(self, request: _Waiting) -> None:
+        """Sleep until settled or promoted."""
+        try:
+            request.wake.acquire()
+        except BaseException:
+            # Interrupted: take the request back if nobody has it yet, and hand on the lead if it
+            # was just given to us; otherwise all that come after would wait for ever.
+            with self._mutex:
+                if request in self._queue:
+                    self._queue.remove(request)
+                    if request.promoted:
+                        self._hand_on()
+            raise
+
+    def _lead(self, own: _Waiting) -> None:
+        """Commit one batch, which begins with our own request; then hand on the lead."""
+        batch: list[_Waiting] = []
+        try:
+            with self._mutex:
+                batch = self._take()
+            self._writer.commit(list(batch))
+        finally:
+            with self._mutex:
+                if own in self._queue:  # interrupted before it was taken
+                    self._queue.remove(own)
+                lost = self._losers(batch)
+                self._hand_on()
+            for request in (*batch, *lost):
+                if not request.settled:  # whatever happened to the writer, nobody is left waiting
+                    request.error = UnavailableError(
+                        "whether this was recorded is not known", code="commit-outcome-unknown"
+                    )
+                if request is not own:
+                    request.wake.release()
+
+    def _hand_on(self) -> None:
+        if self._queue:
+            self._queue[0].promoted = True
+            self._queue[0].wake.release()
+        else:
+            self._led = False
+            if self._closed:
+                self._writer.close()
+
+    def _take(self) -> list[_Waiting]:
+        """Take from the queue, in order, what can be committed together."""
+        batch: list[_Waiting] = []
+        left: list[_Waiting] = []
+        touched = _Touched()
+        for request in self._queue:
+            fits = not batch or touched.events + len(request.append.events) <= MAX_EVENTS
+            if fits and not touched.meets(request.append):
+                batch.append(request)
+            else:
+                left.append(request)
+            # Also when left behind: who comes after it may not overtake it on the same stream.
+            touched.add(request.append, counts=batch[-1] is request)
+        self._queue = left
+        return batch
+
+    def _losers(self, batch: list[_Waiting]) -> list[_Waiting]:
+        """Take from the queue, settled, who has lost against what was just committed."""
+        won = _Won()
+        for request in batch:
+            if request.written is not None:
+                won.add(request.append)
+        left: list[_Waiting] = []
+        lost: list[_Waiting] = []
+        for request in self._queue:
+            request.error = won.refusal(request.append)
+            (left if request.error is None else lost).append(request)
+        self._queue = left
+        return lost
+
+
+class _Touched:
+    """What the appends looked at so far write, claim and are called."""
+
+    def __init__(self) -> None:
+        self.events = 0
+        self._streams: set[UUID] = set()
+        self._names: set[tuple[str, ...]] = set()
+
+    def meets(self, append: Append) -> bool:
+        return (
+            any(event.stream_id in self._streams for event in append.events)
+            or any(stream in self._streams for stream in append.reads)
+            or any(name in self._names for name in _names(append))
+        )
+
+    def add(self, append: Append, *, counts: bool) -> None:
+        self.events += len(append.events) if counts else 0
+        self._streams.update(event.stream_id for event in append.events)
+        self._names.update(_names(append))
+
+
+class _Won:
+    """What was just committed, to compare the others with."""
+
+    def __init__(self) -> None:
+        self._versions: set[tuple[UUID, int]] = set()
+        self._claims: dict[tuple[str, str], UUID] = {}
+        self._calls: set[tuple[str, ...]] = set()
+
+    def add(self, append: Append) -> None:
+        self._versions.update((event.stream_id, event.version) for event in append.events)
+        for claim in append.claims:
+            self._claims[claim.kind, claim.key] = append.events[claim.event].stream_id
+        if append.idempotency is not None:
+            self._calls.add(append.idempotency.name)
+
+    def refusal(self, append: Append) -> Exception | None:
+        """What the database would say of `append` now; None when it has no reason to refuse."""
+        if append.idempotency is not None and append.idempotency.name in self._calls:
+            return IdempotencyTakenError()
+        if any((event.stream_id, event.version) in self._versions for event in append.events):
+            return VersionConflictError()
+        for claim in append.claims:
+            if holder := self._claims.get((claim.kind, claim.key)):
+                return ClaimTakenError(claim.kind, claim.key, holder)
+        if any((stream, version + 1) in self._versions for stream, version in append.reads.items()):
+            return StaleReadError()
+        return None
+
+
+def _names(append: Append) -> list[tuple[str, ...]]:
+    """Everything but its streams that one append alone may have: two lengths, so never equal."""
+    names: list[tuple[str, ...]] = [(claim.kind, claim.key) for claim in append.claims]
+    if append.idempotency is not None:
+        names.append(append.idempotency.name)
+    return names

@@ -1,0 +1,243 @@
+"""Decides commands: loads what they ask for, appends what they answer, decides anew what has moved.
+
+It is the eventsourcing library's `Application` with our mapper and recorder. It knows no rule, no
+table and no caller: rules are given per call, tables as `InlineProjection`s.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final, Generic, TypeVar, cast
+from uuid import UUID
+
+from eventsourcing.application import AggregateNotFoundError, Application
+from eventsourcing.persistence import InfrastructureFactory, IntegrityError, Mapper
+from eventsourcing.popo import POPOFactory
+from eventsourcing.utils import Environment, EnvType
+
+from ledger.appends import (
+    ClaimTakenError,
+    Idempotency,
+    IdempotencyTakenError,
+    StaleReadError,
+)
+from ledger.database import Reads
+from ledger.errors import InvalidError, UnavailableError
+from ledger.events import Event, stream_type
+from ledger.history import History
+from ledger.mapper import EventMapper
+from ledger.reading import Call, Fold, Reading
+from ledger.record import Record
+from ledger.recorder import LedgerRecorder
+from ledger.sequencer import InlineProjection, Sequencer
+from ledger.turns import Turns
+from ledger.writer import Writer
+
+__all__ = [
+    "Call",
+    "ClaimTakenError",
+    "Clock",
+    "Fold",
+    "Idempotency",
+    "InlineProjection",
+    "Reading",
+    "Recorded",
+    "Store",
+]
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+Clock = Callable[[], datetime]
+"""Returns the present as an aware UTC datetime."""
+
+TRIES: Final = 4
+"""A command is decided once, and anew three times when what it read has moved on."""
+
+_CALL: Final = """SELECT body_sha256, first_position, events FROM ledger_idempotency
+    WHERE credential = %s AND method = %s AND path = %s AND key = %s"""
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded(Generic[T]):
+    """What became of a command.
+
+    `position`: of the last event written, or the head's size when nothing was appended.
+    `events`: what was appended, or would have been by a dry run.
+    `replayed`: it had been recorded before; `value` is rebuilt from those events.
+    """
+
+    value: T
+    position: int
+    events: tuple[Event, ...]
+    replayed: bool = False
+
+
+class Store(Application[UUID]):
+    """The ledger's events and how commands are decided on them. Thread-safe."""
+
+    name = "ledger"
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        clock: Clock,
+        folds: Mapping[type, Fold],
+        inline: Sequence[InlineProjection],
+        pool_size: int = 16,
+        projections_version: int = 1,
+        clock_skew: timedelta = timedelta(seconds=30),
+    ) -> None:
+        """Connects with the first use, not before.
+
+        `dsn`: of the restricted service role. `pool_size`: connections for reading; one more
+        writes. `projections_version`: of the tables `inline` writes; appends are refused when the
+        head row says another. `clock_skew`: how far apart `clock` and the database's may be.
+        """
+        self.folds = folds
+        self.clock = clock
+        self._inline: dict[type, list[InlineProjection]] = {}
+        for table in inline:
+            self._inline.setdefault(table.state, []).append(table)
+        self._history = History()
+        self._reads = Reads(dsn, pool_size)
+        writer = Writer(
+            dsn,
+            clock=clock,
+            stream_type=stream_type,
+            history=self._history,
+            projections_version=projections_version,
+            clock_skew=clock_skew,
+        )
+        self._sequencer = Sequencer(writer)
+        self._recorder = LedgerRecorder(dsn, self._sequencer, self._reads)
+        self._turns = Turns()
+        self.record = Record(self._reads, self._history)
+        super().__init__()
+
+    @property
+    def lost_history(self) -> str | None:
+        """Why nothing is written any more, for `/readyz`; None when all is well."""
+        return self._history.lost
+
+    def close(self) -> None:
+        self._sequencer.close()
+        self._reads.close()
+        super().close()
+
+    def decide(
+        self,
+        call: Call,
+        fn: Callable[[Reading], T],
+        *,
+        again: Callable[[tuple[Event, ...]], T] | None = None,
+    ) -> Recorded[T]:
+        """Let `fn` decide on what it reads, and append what it appended to its `Reading`.
+
+        `fn` may be called up to four times and must have no effect but on its argument. A call
+        whose idempotency record exists is not decided: its value is `again(events)`, or else the
+        first event's stream as those events left it.
+
+        Raises:
+            ClaimTakenError: naming the stream that holds the claim.
+            InvalidError: a value cannot be stored; `idempotency-key-reused`: another body.
+            RefusedError: `idempotency-in-flight`: the same call is still being decided after 5 s.
+            UnavailableError: `busy` when what was read kept moving; see `Sequencer.append`.
+            Whatever `fn` raises.
+        """
+        if call.idempotency is None or call.dry_run:
+            return self._decide(call, fn)
+        with self._turns.turn(call.idempotency.name):
+            return self._replayed(call.idempotency, again) or self._decide(call, fn, again)
+
+    def _decide(
+        self,
+        call: Call,
+        fn: Callable[[Reading], T],
+        again: Callable[[tuple[Event, ...]], T] | None = None,
+    ) -> Recorded[T]:
+        for _ in range(TRIES):
+            reading = Reading(self.load, self.folds, call, self.clock())
+            value = fn(reading)
+            try:
+                return Recorded(value, self._append(call, reading), reading.events)
+            except (
+                IntegrityError,
+                StaleReadError,
+                IdempotencyTakenError,
+                ClaimTakenError,
+            ) as error:
+                # Perhaps lost against our own twin, in another process: then it is recorded now.
+                replayed = call.idempotency and self._replayed(call.idempotency, again)
+                if replayed:
+                    return replayed
+                if isinstance(error, ClaimTakenError):
+                    raise
+        raise UnavailableError("what this depends on keeps changing; try again", code="busy")
+
+    def _append(self, call: Call, reading: Reading) -> int:
+        if not reading.events or call.dry_run:
+            for event in reading.events:
+                self.mapper.to_stored_event(event)  # a dry run refuses what cannot be stored, too
+            return self.record.head().size
+        recordings = self.save(
+            *reading.events, idempotency=call.idempotency, **reading.conditions(self._inline)
+        )
+        return recordings[-1].notification.id
+
+    def _replayed(
+        self, call: Idempotency, again: Callable[[tuple[Event, ...]], T] | None
+    ) -> Recorded[T] | None:
+        rows = self._reads.rows(_CALL, call.name)
+        if not rows:
+            return None
+        ((body_sha256, first, count),) = rows
+        if body_sha256 != call.body_sha256:
+            raise InvalidError(
+                "this Idempotency-Key was used with another body", code="idempotency-key-reused"
+            )
+        events = tuple(
+            entry.event for entry in self.record.range(first, first + count - 1, limit=count)
+        )
+        value = again(events) if again else cast(T, self._left_by(events))
+        return Recorded(value, first + count - 1, events, replayed=True)
+
+    def _left_by(self, events: Sequence[Event]) -> object:
+        first = events[0]
+        kind = next(k for k, f in self.folds.items() if f.stream_type == first.data.STREAM)
+        last = [e for e in events if e.originator_id == first.originator_id][-1]
+        return self.load(kind, first.originator_id, version=last.originator_version)
+
+    def load(self, kind: type[S], stream_id: UUID, *, version: int | None = None) -> S | None:
+        """Fold a stream, to `version` if given; None when there is none of this kind."""
+        fold = self.folds[kind]
+
+        def project(state: S | None, events: Iterable[Any]) -> S | None:
+            for event in events:
+                if fold.stream_type != event.data.STREAM:
+                    return None
+                state = fold.evolve(state, event)
+            return state
+
+        try:
+            found = self.repository.get(
+                stream_id, version=version, projector_func=cast(Any, project)
+            )
+        except AggregateNotFoundError:
+            return None
+        return cast(S, found)
+
+    # ---- how the library is put together: no environment, no tables of its own ---------------
+
+    def construct_env(self, name: str, env: EnvType | None = None) -> Environment:
+        return Environment(name, env)
+
+    def construct_factory(self, env: Environment) -> InfrastructureFactory[Any]:
+        return POPOFactory(env)
+
+    def construct_mapper(self) -> Mapper[UUID]:
+        return EventMapper()
+
+    def construct_recorder(self) -> LedgerRecorder:
+        return self._recorder

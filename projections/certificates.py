@@ -1,0 +1,220 @@
+"""The table `federation_certificates`: one row per serial ever authorized, its only writer, its SQL.
+
+It knows a certificate's *own* state; that a grant or peer takes its certificates along is decided
+from their streams (`ledger/certificates.py`).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from psycopg import Connection, sql
+from psycopg.rows import class_row
+
+from ledger.appends import InlineProjection
+from ledger.grant_state import Grant, Issuance, IssuanceState
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateRow:
+    """One serial: what was authorized and what became of it.
+
+    `state`: authorized (open), issued, failed, abandoned. `certificate` is DER and there only if
+    it was issued as authorized. `revoked_at` and its companions are the certificate's own
+    revocation; a failed or abandoned serial counts as revoked without one.
+    """
+
+    serial: str
+    grant_id: UUID
+    issuance_id: UUID
+    state: str
+    kind: str
+    generation: int
+    accessor: str | None
+    predecessor: str | None
+    authority_id: UUID
+    key_digest: str
+    csr_sha256: str
+    not_before: datetime
+    not_after: datetime
+    certificate: bytes | None
+    certificate_sha256: str | None
+    tbs_sha256: str | None
+    authorized_at: datetime
+    closed_at: datetime | None
+    failure: str | None
+    mis_issued: bool
+    revoked_at: datetime | None
+    revocation_reason: str | None
+    revocation_detail: str | None
+    authority_told: str | None
+
+
+def rows(grant: Grant) -> Iterable[tuple[object, ...]]:
+    """One row per issuance of the grant, in the order of `PROJECTION.columns`."""
+    return (_row(grant.id, issuance) for issuance in grant.issuances.values())
+
+
+def _row(grant_id: UUID, issuance: Issuance) -> tuple[object, ...]:
+    order, revocation = issuance.authorization, issuance.revocation
+    # What came back wrong stays in its event: no reader of this table can hand it out by mistake.
+    issued = issuance.state is IssuanceState.ISSUED
+    return (
+        order.serial,
+        grant_id,
+        order.issuance_id,
+        issuance.state.value,
+        order.kind,
+        order.generation,
+        order.accessor,
+        order.predecessor,
+        order.authority_id,
+        order.key_digest,
+        order.csr_sha256,
+        order.not_before,
+        order.not_after,
+        issuance.certificate if issued else None,
+        issuance.certificate_sha256,
+        issuance.tbs_sha256,
+        issuance.authorized_at,
+        issuance.closed_at,
+        issuance.failure,
+        issuance.mis_issued,
+        revocation and revocation.at,
+        revocation and revocation.reason,
+        revocation and revocation.detail,
+        issuance.authority_told,
+    )
+
+
+PROJECTION: Final = InlineProjection(
+    table="federation_certificates",
+    state=Grant,
+    columns=(
+        ("serial", "text"),
+        ("grant_id", "uuid"),
+        ("issuance_id", "uuid"),
+        ("state", "text"),
+        ("kind", "text"),
+        ("generation", "integer"),
+        ("accessor", "text"),
+        ("predecessor", "text"),
+        ("authority_id", "uuid"),
+        ("key_digest", "text"),
+        ("csr_sha256", "text"),
+        ("not_before", "timestamptz"),
+        ("not_after", "timestamptz"),
+        ("certificate", "bytea"),
+        ("certificate_sha256", "text"),
+        ("tbs_sha256", "text"),
+        ("authorized_at", "timestamptz"),
+        ("closed_at", "timestamptz"),
+        ("failure", "text"),
+        ("mis_issued", "boolean"),
+        ("revoked_at", "timestamptz"),
+        ("revocation_reason", "text"),
+        ("revocation_detail", "text"),
+        ("authority_told", "text"),
+    ),
+    key=("serial",),
+    rows=rows,
+)
+
+_SELECT: Final = sql.SQL("""
+SELECT c.serial, c.grant_id, c.issuance_id, c.state, c.kind, c.generation, c.accessor,
+       c.predecessor, c.authority_id, c.key_digest, c.csr_sha256, c.not_before, c.not_after,
+       c.certificate, c.certificate_sha256, c.tbs_sha256, c.authorized_at, c.closed_at, c.failure,
+       c.mis_issued, c.revoked_at, c.revocation_reason, c.revocation_detail, c.authority_told
+FROM federation_certificates c
+""")
+_BY_SERIAL: Final = _SELECT + sql.SQL("WHERE c.serial = %s")
+_BY_TBS: Final = _SELECT + sql.SQL("WHERE c.tbs_sha256 = %s")
+_BY_KEY: Final = _SELECT + sql.SQL("WHERE c.key_digest = %s ORDER BY c.authorized_at, c.serial")
+_OPEN: Final = _SELECT + sql.SQL(
+    "WHERE c.state = 'authorized' AND c.authorized_at <= %s ORDER BY c.authorized_at, c.serial"
+)
+_PAGE: Final = sql.SQL(
+    "WHERE {conditions} ORDER BY c.authorized_at DESC, c.serial DESC LIMIT %(limit)s"
+)
+_AFTER: Final = sql.SQL(
+    "(c.authorized_at, c.serial) < ((SELECT authorized_at FROM federation_certificates "
+    "WHERE serial = %(after)s), %(after)s)"
+)
+# What people call the state of a certificate, from what the table knows.
+_STATES: Final = {
+    "authorized": sql.SQL("c.state = 'authorized'"),
+    "issued": sql.SQL("c.state = 'issued' AND c.revoked_at IS NULL"),
+    "revoked": sql.SQL("c.revoked_at IS NOT NULL"),
+    "failed": sql.SQL("c.state = 'failed'"),
+    "abandoned": sql.SQL("c.state = 'abandoned'"),
+}
+STATES: Final = tuple(_STATES)
+"""The values of `page(state=)`."""
+
+
+def by_serial(connection: Connection[Any], serial: str) -> CertificateRow | None:
+    """The certificate of a serial (32 lower-case hex), None if we never authorized it."""
+    with connection.cursor(row_factory=class_row(CertificateRow)) as cursor:
+        return cursor.execute(_BY_SERIAL, [serial]).fetchone()
+
+
+def by_tbs_sha256(connection: Connection[Any], digest: str) -> CertificateRow | None:
+    """The certificate whose TBSCertificate has this SHA-256 (hex): the only way to know one."""
+    with connection.cursor(row_factory=class_row(CertificateRow)) as cursor:
+        return cursor.execute(_BY_TBS, [digest]).fetchone()
+
+
+def by_key_digest(connection: Connection[Any], digest: str) -> list[CertificateRow]:
+    """All serials authorized for a public key, oldest first."""
+    with connection.cursor(row_factory=class_row(CertificateRow)) as cursor:
+        return cursor.execute(_BY_KEY, [digest]).fetchall()
+
+
+def open_since(connection: Connection[Any], moment: datetime) -> list[CertificateRow]:
+    """The issuances authorized at or before `moment` that nobody has closed, oldest first."""
+    with connection.cursor(row_factory=class_row(CertificateRow)) as cursor:
+        return cursor.execute(_OPEN, [moment]).fetchall()
+
+
+def page(
+    connection: Connection[Any],
+    *,
+    grant_id: UUID | None = None,
+    peer_id: UUID | None = None,
+    subject_user_id: str | None = None,
+    state: str | None = None,
+    expires_before: datetime | None = None,
+    after: str | None = None,
+    limit: int,
+) -> list[CertificateRow]:
+    """Up to `limit` certificates, newest first, from the one behind the serial `after`.
+
+    `state`: one of `STATES`; KeyError for another. `expires_before`: notAfter below it.
+    """
+    conditions = [sql.SQL("true") if state is None else _STATES[state]]
+    join = sql.SQL("")
+    if grant_id is not None:
+        conditions.append(sql.SQL("c.grant_id = %(grant_id)s"))
+    if peer_id is not None or subject_user_id is not None:
+        join = sql.SQL("JOIN federation_grants g ON g.id = c.grant_id ")
+    if peer_id is not None:
+        conditions.append(sql.SQL("g.peer_id = %(peer_id)s"))
+    if subject_user_id is not None:
+        conditions.append(sql.SQL("g.subject_user_id = %(subject_user_id)s"))
+    if expires_before is not None:
+        conditions.append(sql.SQL("c.not_after < %(expires_before)s"))
+    if after is not None:
+        conditions.append(_AFTER)
+    query = _SELECT + join + _PAGE.format(conditions=sql.SQL(" AND ").join(conditions))
+    values = {
+        "grant_id": grant_id,
+        "peer_id": peer_id,
+        "subject_user_id": subject_user_id,
+        "expires_before": expires_before,
+        "after": after,
+        "limit": limit,
+    }
+    with connection.cursor(row_factory=class_row(CertificateRow)) as cursor:
+        return cursor.execute(query, values).fetchall()

@@ -1,0 +1,87 @@
+"""The table `federation_enrollment_tokens`: one row per token, its only writer and its SQL.
+
+It finds a token's grant; whether the token opens anything is decided from the grant's stream.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from psycopg import Connection, sql
+from psycopg.rows import class_row
+
+from ledger.appends import InlineProjection
+from ledger.grant_state import Grant
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRow:
+    """An enrollment token as last recorded; `expired` is no state here, but follows from the time.
+
+    `token_sha256`: of the token's whole text. `key_digest`: the pin, if any.
+    """
+
+    accessor: str
+    grant_id: UUID
+    token_sha256: str
+    state: str
+    expires_at: datetime
+    key_digest: str | None
+    issued_at: datetime
+    changed_at: datetime
+
+
+def rows(grant: Grant) -> Iterable[tuple[object, ...]]:
+    """One row per token of the grant, in the order of `PROJECTION.columns`."""
+    return (
+        (
+            token.accessor,
+            grant.id,
+            token.token_sha256,
+            token.state.value,
+            token.expires_at,
+            token.key_digest,
+            token.issued_at,
+            token.changed_at,
+        )
+        for token in grant.tokens.values()
+    )
+
+
+PROJECTION: Final = InlineProjection(
+    table="federation_enrollment_tokens",
+    state=Grant,
+    columns=(
+        ("accessor", "text"),
+        ("grant_id", "uuid"),
+        ("token_sha256", "text"),
+        ("state", "text"),
+        ("expires_at", "timestamptz"),
+        ("key_digest", "text"),
+        ("issued_at", "timestamptz"),
+        ("changed_at", "timestamptz"),
+    ),
+    key=("accessor",),
+    rows=rows,
+)
+
+_SELECT: Final = sql.SQL("""
+SELECT accessor, grant_id, token_sha256, state, expires_at, key_digest, issued_at, changed_at
+FROM federation_enrollment_tokens
+""")
+_BY_ACCESSOR: Final = _SELECT + sql.SQL("WHERE accessor = %s")
+_OF_GRANT: Final = _SELECT + sql.SQL("WHERE grant_id = %s ORDER BY issued_at DESC, accessor")
+
+
+def by_accessor(connection: Connection[Any], accessor: str) -> TokenRow | None:
+    """The token of this accessor, None if there is none."""
+    with connection.cursor(row_factory=class_row(TokenRow)) as cursor:
+        return cursor.execute(_BY_ACCESSOR, [accessor]).fetchone()
+
+
+def of_grant(connection: Connection[Any], grant_id: UUID) -> list[TokenRow]:
+    """All tokens ever issued to a grant, newest first."""
+    with connection.cursor(row_factory=class_row(TokenRow)) as cursor:
+        return cursor.execute(_OF_GRANT, [grant_id]).fetchall()

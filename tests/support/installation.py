@@ -1,0 +1,172 @@
+"""An installed fedledger on a home of its own, used as people use it: console script and HTTP."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+from support.waiting import wait_until
+
+from api.settings import without_real_ledger
+from migrations.embedded import Embedded
+
+FEDLEDGER = Path(sys.executable).with_name("fedledger")
+_START_SECONDS = 90.0
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        """The one JSON document on stdout."""
+        return json.loads(self.out)
+
+
+@dataclass
+class Service:
+    """A running `fedledger up` or `serve`."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    log: Path
+
+    def ready(self) -> bool:
+        """Whether it serves; a service that ended instead fails the test with its log."""
+        assert self.process.poll() is None, self.log.read_text(errors="replace")[-4000:]
+        return answers(self.url)
+
+    def wait_until_ready(self) -> None:
+        wait_until(self.ready, f"{self.url} is ready", _START_SECONDS)
+
+    def terminate(self) -> int:
+        """Stop it in order and return its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(30)
+
+
+@dataclass
+class Installation:
+    """A home, and the environment in which every command of this installation runs."""
+
+    home: Path
+    port: int = 0
+    extra: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.port = self.port or free_port()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def admin(self) -> Path:
+        return self.home / "admin.token"
+
+    @property
+    def approver(self) -> Path:
+        return self.home / "approver.token"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            **without_real_ledger(),
+            "FEDLEDGER_HOME": str(self.home),
+            "FEDLEDGER_PORT": str(self.port),
+            "FEDLEDGER_ORIGIN": "test.fedledger.example",
+            "FEDLEDGER_PROFILE": str(self.home / "profile.toml"),
+            "TZ": "UTC",
+            **self.extra,
+        }
+
+    def run(self, *arguments: str, stdin: str = "", **environment: str) -> Ended:
+        """Run one command to its end."""
+        done = subprocess.run(
+            [FEDLEDGER, *arguments], input=stdin, capture_output=True, text=True, check=False,
+            env={**self.environment, **environment}, timeout=120,
+        )  # fmt: skip
+        return Ended(done.returncode, done.stdout, done.stderr)
+
+    def ok(self, *arguments: str, stdin: str = "", **environment: str) -> Any:
+        """Run one command with --json, which must succeed, and return its document."""
+        ended = self.run(*arguments, "--json", stdin=stdin, **environment)
+        assert ended.code == 0, ended
+        return ended.document
+
+    def start(self, command: str = "up", **environment: str) -> Service:
+        """Start a service, without waiting for it."""
+        self.home.mkdir(exist_ok=True)
+        log = self.home / f"{command}-{self.port}.log"
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                [FEDLEDGER, command], env={**self.environment, **environment}, cwd="/",
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+            )  # fmt: skip
+        return Service(process, self.url, log)
+
+    def http(self, token: Path | None) -> httpx.Client:
+        """A plain HTTP client with the token in that file."""
+        headers = {"Authorization": f"Bearer {token.read_text().strip()}"} if token else {}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=30, trust_env=False)
+
+    def neighbour(self) -> "Installation":
+        """Another service on the same home, with a port of its own."""
+        return Installation(self.home, extra=self.extra)
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz", timeout=5, trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def installation() -> Iterator[Installation]:
+    """An installation that does not exist yet; whatever runs on its home is gone afterwards."""
+    # Short, and open to the server's account, unlike tmp_path as root.
+    home = Path(tempfile.mkdtemp(prefix="fedledger-acceptance-", dir="/tmp"))
+    try:
+        yield Installation(home)
+    finally:
+        wait_until(Embedded(home).stop, f"nobody uses {home}", 60)
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@contextmanager
+def running(place: Installation, command: str = "up") -> Iterator[Service]:
+    """A service that is ready, stopped afterwards."""
+    service = place.start(command)
+    try:
+        service.wait_until_ready()
+        yield service
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(service.process.pid, signal.SIGTERM)
+        service.process.wait(30)

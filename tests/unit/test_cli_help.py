@@ -1,0 +1,65 @@
+"""Help is there at once: it loads none of the libraries that make commands slow."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from api.cli import COMMANDS, root
+
+FEDLEDGER = Path(sys.executable).with_name("fedledger")
+HEAVY = (
+    "falcon",
+    "psycopg",
+    "cryptography",
+    "httpx",
+    "pydantic",
+    "rich",
+    "eventsourcing",
+    "waitress",
+)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], []])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    # Which modules, not how many milliseconds: a busy machine must not fail this.
+    seen = subprocess.run(
+        [sys.executable, "-X", "importtime", str(FEDLEDGER), *arguments],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    imported = {
+        line.rpartition("|")[2].strip().partition(".")[0]
+        for line in seen.stderr.splitlines()
+        if line.startswith("import time:")
+    }
+    assert "click" in imported
+    assert imported.isdisjoint(HEAVY)
+    assert "Usage: fedledger" in seen.stdout + seen.stderr
+
+
+def test_every_command_in_the_table_exists_and_is_named_so() -> None:
+    import click
+
+    context = click.Context(root)
+    for name, (_, text) in COMMANDS.items():
+        command = root.get_command(context, name)
+        assert command is not None
+        assert command.name == name
+        assert command.help
+        assert text.endswith(".")
+
+
+def test_every_verb_explains_itself_and_its_options() -> None:
+    import click
+
+    context = click.Context(root)
+    for noun in COMMANDS:
+        group = root.get_command(context, noun)
+        if not isinstance(group, click.Group):
+            continue
+        for name, verb in group.commands.items():
+            assert verb.help, (noun, name)
+            for option in verb.params:
+                if isinstance(option, click.Option):
+                    assert option.help, (noun, name, option.name)
