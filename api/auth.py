@@ -1,0 +1,70 @@
+"""Who is asking: bearer credentials, looked up in the projected tables.
+
+It decides about no operation beyond its roles, and records nothing. Whatever is wrong with a
+credential, the answer is one and the same; the rules look at the operator's own stream again
+before anything is appended, so a stale or tampered row here opens nothing for writing.
+"""
+
+from datetime import datetime
+from typing import Final
+
+from api.operation import Operation
+from api.problems import UNAUTHORIZED_TEXT
+from ledger.bearer import BearerKind, parse, same_digest
+from ledger.errors import ForbiddenError, UnauthorizedError
+from ledger.events import Actor
+from projections.operators import CredentialOfOperator
+
+_NO_DIGEST: Final = "0" * 64
+
+
+def accessor_in(header: str | None) -> str | None:
+    """The accessor of the operator token in an Authorization header; None if there is none."""
+    found = parse(_bearer(header))
+    return found.accessor if found and found.kind is BearerKind.OPERATOR else None
+
+
+def authenticate(
+    header: str | None, known: CredentialOfOperator | None, source: str, at: datetime
+) -> Actor:
+    """The actor of an Authorization header. `known`: what the tables say of its accessor.
+
+    Raises:
+        UnauthorizedError: always with the same text, whatever was wrong.
+    """
+    presented = parse(_bearer(header))
+    digest = presented.digest if presented else _NO_DIGEST
+    stored = known.token_sha256 if known else "f" * 64
+    # Compared even when nothing is known: the time must not tell which accessors exist.
+    same = same_digest(digest, stored)
+    if not (same and presented and known and known.live(at)):
+        raise UnauthorizedError(UNAUTHORIZED_TEXT)
+    return Actor(
+        kind="operator",
+        id=str(known.operator_id),
+        roles=tuple(sorted(known.roles)),
+        auth="bearer",
+        credential=presented.accessor,
+        source=source,
+    )
+
+
+def authorize(operation: Operation, actor: Actor) -> None:
+    """Refuse an actor none of whose roles may do this operation.
+
+    Raises:
+        ForbiddenError: with `roles`, those that may.
+    """
+    if operation.roles.isdisjoint(actor.roles):
+        allowed = sorted(operation.roles)
+        raise ForbiddenError(f"this takes the role {' or '.join(allowed)}", roles=allowed)
+
+
+def stranger(source: str) -> Actor:
+    """The actor of a public operation."""
+    return Actor(kind="peer", id="unknown", auth="none", source=source)
+
+
+def _bearer(header: str | None) -> str | None:
+    scheme, _, token = (header or "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None

@@ -1,0 +1,142 @@
+"""The commands that act on this machine: init, up, serve, migrate, doctor. They call no REST.
+
+What is made, started and checked stands in `api/init.py`, `api/wiring.py` and `api/doctor.py`; here
+are the words, the paths that are printed, and the exit codes.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from api.cli import output
+from api.cli.exits import CommandError, Exit
+
+if TYPE_CHECKING:
+    from api.init import Initialised
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn what the rooms below say into an error with an exit code."""
+    from api.settings import SettingsError
+    from api.wiring import WiringError
+    from ca.local import LocalAuthorityError
+    from migrations.embedded import EmbeddedError
+    from migrations.runner import MigrationError
+
+    try:
+        yield
+    except SettingsError as error:
+        raise CommandError(Exit.INVALID, "A setting cannot be used", str(error)) from error
+    except EmbeddedError as error:
+        raise CommandError(
+            Exit.UNREACHABLE, "The private PostgreSQL cannot be had", str(error)
+        ) from error
+    except MigrationError as error:
+        raise CommandError(Exit.REFUSED, "The schema does not fit", str(error)) from error
+    except (WiringError, LocalAuthorityError) as error:
+        raise CommandError(Exit.REFUSED, "This installation does not fit", str(error)) from error
+    except OSError as error:
+        raise CommandError(Exit.UNREACHABLE, "This machine said no", str(error)) from error
+
+
+@click.command("init")
+def init() -> None:
+    """Create a ledger: database, keys, authority, and the first two operators.
+
+    Prints where their tokens are, never the tokens. Run again it finishes what was interrupted,
+    and changes nothing that is there.
+    """
+    from api.init import initialise
+    from api.settings import load
+
+    with explained():
+        made = initialise(load())
+    _tell(made)
+
+
+@click.command("up")
+def up() -> None:
+    """Create what is missing, migrate, and serve: the one command to begin with."""
+    from api.init import initialise
+    from api.settings import load
+    from api.wiring import serve as serve_ledger
+
+    with explained():
+        settings = load()
+        # With the serving role's DSN alone nothing can be created: then it serves what is there.
+        if settings.embedded or settings.owner_dsn is not None:
+            made = initialise(settings)
+            if made.made:
+                _tell(made)
+        serve_ledger(settings, output.note)
+
+
+@click.command("serve")
+def serve() -> None:
+    """Serve an existing ledger until SIGTERM; never creates or migrates anything."""
+    from api.settings import load
+    from api.wiring import serve as serve_ledger
+
+    with explained():
+        serve_ledger(load(), output.note)
+
+
+@click.command("migrate")
+def migrate() -> None:
+    """Bring the database's schema up to date; with an embedded database, its own."""
+    from api.init import migrate as bring_up_to_date
+    from api.settings import load
+    from api.wiring import database
+
+    with explained(), database(load()) as dsns:
+        applied = bring_up_to_date(dsns)
+    for name in applied:
+        output.note(f"applied {name}")
+    output.note("the schema is up to date")
+
+
+@click.command("doctor")
+@click.option("--json", "as_json", is_flag=True, help="The checks as JSON, for programs.")
+def doctor(as_json: bool) -> int:
+    """Check this installation and its record, and say what to do about each finding.
+
+    Ends with 0 when all is well, 1 with warnings, 2 when something is wrong.
+    """
+    from api.doctor import EXIT, examine, worst
+    from api.settings import load
+    from api.wiring import system_clock
+
+    with explained():
+        checks = examine(load(), system_clock)
+    status = worst(checks)
+    rows = [{"id": c.id, "status": c.status, "detail": c.detail, "hint": c.hint} for c in checks]
+    if as_json:
+        output.show_json({"status": status, "checks": rows})
+    else:
+        output.show_table(rows, ("id", "status", "detail"))
+        for row in rows:
+            if row["hint"]:
+                output.note(f"{row['id']}: {row['hint']}")
+    return EXIT[status]
+
+
+def _tell(made: "Initialised") -> None:
+    """Say on stdout where things are, and on stderr what to do with them."""
+    output.show_pairs(
+        [
+            ("origin", made.origin),
+            ("home", str(made.home)),
+            ("log key", made.log_key),
+            *((f"{role}'s token", str(path)) for role, path in made.tokens.items()),
+        ]
+    )
+    if not made.made:
+        output.note("All of it was there before; nothing was changed.")
+        return
+    output.note(
+        f"{made.tokens['approver']} belongs in other hands: give it to the second person and "
+        "remove it here. Whoever holds both tokens approves his own grants."
+    )

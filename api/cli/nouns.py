@@ -1,0 +1,172 @@
+"""The nouns of the command line: which rows of the operation table are which verbs.
+
+What a verb sends and how it is called follows from its row (`api/cli/verbs.py`); here stands what
+the row cannot know: the word for it, the columns of its table, the story instead of a table.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import click
+
+from api.cli import enroll as enrollment
+from api.cli import timeline
+from api.cli.approval import approval
+from api.cli.credential import credential
+from api.cli.exits import Exit
+from api.cli.output import show_pairs, show_table, words
+from api.cli.verbs import Verb
+from api.operations import BY_NAME
+
+
+def _tell(document: Mapping[str, Any]) -> None:
+    click.echo("\n".join(timeline.lines(document["items"])))
+    if "status" in document:
+        click.echo(f"now: {words(document['status'])}")
+
+
+def _show_grant(document: Mapping[str, Any]) -> None:
+    told = {**document, "scope": timeline.scope_words(document["scope"])}
+    show_pairs([(name.replace("_", " "), words(value)) for name, value in told.items()])
+
+
+def _show_verdict(document: Mapping[str, Any]) -> None:
+    if document["valid"]:
+        click.echo(f"valid: {timeline.scope_words(document['scope'])}")
+        click.echo(f"digest: {document['digest']}")
+    else:
+        click.echo(words(document["text"]))
+
+
+def _verdict(document: Mapping[str, Any]) -> int:
+    return Exit.OK if document["valid"] else Exit.INVALID
+
+
+def _show_certificate(document: Mapping[str, Any]) -> None:
+    pairs = [(n.replace("_", " "), words(v)) for n, v in document.items() if n != "certificate"]
+    show_pairs(pairs)
+    if document["certificate"]:
+        click.echo(document["certificate"], nl=False)
+
+
+def _show_event(document: Mapping[str, Any]) -> None:
+    click.echo("\n".join(timeline.lines([document])))
+    told = {name: value for name, value in document.items() if name != "body"}
+    show_pairs([(n.replace("_", " "), words(v)) for n, v in told.items()])
+
+
+def _show_events(document: Mapping[str, Any]) -> None:
+    show_table([timeline.row(event) for event in document["items"]], timeline.COLUMNS)
+
+
+class _Noun(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)  # in the order of a thing's life, not of the alphabet
+
+
+def _noun(name: str, help_: str, verbs: Mapping[str, Verb | click.Command]) -> click.Group:
+    commands = {
+        verb: made.command(verb) if isinstance(made, Verb) else made for verb, made in verbs.items()
+    }
+    return _Noun(name, commands=commands, help=help_)
+
+
+def _verb(row: str, *columns: str, **more: Any) -> Verb:
+    return Verb(BY_NAME[row], columns, **more)
+
+
+_GRANT_COLUMNS: Final = (
+    "id",
+    "status",
+    "subject_user_id",
+    "scope.resources",
+    "expires_at",
+    "peer_id",
+)
+_CERTIFICATE_COLUMNS: Final = ("serial", "state", "kind", "not_after", "grant_id")
+
+peer = _noun(
+    "peer",
+    "Organisations that may be given grants.",
+    {
+        "register": _verb("peer.register"),
+        "list": _verb("peer.list", "id", "name", "state", "base_url"),
+        "show": _verb("peer.show"),
+        "activate": _verb("peer.activate"),
+        "update": _verb("peer.update"),
+        "suspend": _verb("peer.suspend"),
+        "resume": _verb("peer.resume"),
+        "revoke": _verb("peer.revoke"),
+    },
+)
+grant = _noun(
+    "grant",
+    "What a peer may read, for whom, until when.",
+    {
+        "propose": _verb("grant.propose", show=_show_grant),
+        "list": _verb("grant.list", *_GRANT_COLUMNS),
+        "show": _verb("grant.show", show=_show_grant),
+        "approve": approval(_verb("grant.approve", show=_show_grant), _show_grant),
+        **{
+            verb: _verb(f"grant.{verb}", show=_show_grant)
+            for verb in ("reject", "amend", "narrow", "suspend", "resume", "revoke")
+        },
+        "history": _verb("grant.history", show=_tell),
+        "certificates": _verb("grant.certificates", *_CERTIFICATE_COLUMNS),
+        "validate-scope": _verb("scope.validate", show=_show_verdict, judge=_verdict),
+    },
+)
+enroll = _noun(
+    "enroll",
+    "Enrollment tokens, and the peer's side of them.",
+    {
+        "token": _verb("enrollment-token.issue", secret=True),
+        "cancel": _verb("enrollment-token.cancel"),
+        "redeem": enrollment.redeem,
+    },
+)
+cert = _noun(
+    "cert",
+    "Client certificates and their revocation.",
+    {
+        "list": _verb("certificate.list", *_CERTIFICATE_COLUMNS),
+        "show": _verb("certificate.show", show=_show_certificate),
+        "status": _verb("certificate.status"),
+        "revoke": _verb("certificate.revoke", show=_show_certificate),
+        "roots": _verb("authority.roots"),
+    },
+)
+operator = _noun(
+    "operator",
+    "People and machines that use this ledger.",
+    {
+        "register": _verb("operator.register"),
+        "list": _verb("operator.list", "id", "kind", "roles", "enabled", "registered_at"),
+        "show": _verb("operator.show"),
+        "roles": _verb("operator.roles"),
+        "disable": _verb("operator.disable"),
+        "credential": credential(_verb("credential.issue", secret=True)),
+        "credentials": _verb(
+            "credential.list", "accessor", "issued_at", "expires_at", "revoked_at"
+        ),
+        "revoke-credential": _verb("credential.revoke"),
+    },
+)
+policy = _noun(
+    "policy",
+    "The rules that can be set.",
+    {"show": _verb("policy.show"), "change": _verb("policy.change")},
+)
+audit = _noun(
+    "audit",
+    "The events, as they were recorded.",
+    {"list": _verb("event.list", show=_show_events), "show": _verb("event.show", show=_show_event)},
+)
+alarm = _noun(
+    "alarm",
+    "What somebody must look at.",
+    {
+        "list": _verb("alarm.list", "id", "kind", "raised_at", "acknowledged_at", "detail"),
+        "acknowledge": _verb("alarm.acknowledge"),
+    },
+)

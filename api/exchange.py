@@ -1,0 +1,121 @@
+"""What a handler is given and what it gives back. It knows no web framework and renders nothing."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, TypeAlias, TypeVar
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from api.operation import Operation
+from api.reading import Snapshot
+from api.readings import Readings
+from api.throttle import Throttle
+from api.wire import PlannedEvent, Rehearsal
+from ca.issuance import IssuanceCycle
+from ledger.application import Ledger
+from ledger.events import Event, data_of
+from ledger.store import Call, Recorded
+
+B = TypeVar("B", bound=BaseModel)
+Clock: TypeAlias = Callable[[], datetime]
+
+JSON: Final = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The parts a handler may use; wiring chooses them. `read` opens one consistent view."""
+
+    ledger: Ledger
+    issuance: IssuanceCycle
+    read: Callable[[], AbstractContextManager[Snapshot]]
+    clock: Clock
+    version: str
+    bad_credentials: Throttle
+    enrollments: Throttle
+    readings: Readings
+    ready: Callable[[], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request, authenticated, allowed and parsed.
+
+    `call` says who asks and under which conditions; `path` holds the path's parameters, parsed.
+    """
+
+    operation: Operation
+    services: Services
+    call: Call
+    source: str
+    path: Mapping[str, Any]
+    body: BaseModel | None
+    query: BaseModel | None
+
+    def body_as(self, kind: type[B]) -> B:
+        """The body, which the row said is a `kind`."""
+        return _as(kind, self.body)
+
+    def query_as(self, kind: type[B]) -> B:
+        """The query, which the row said is a `kind`."""
+        return _as(kind, self.query)
+
+    def id(self, name: str) -> UUID:
+        """A UUID of the path."""
+        value = self.path[name]
+        if not isinstance(value, UUID):
+            raise TypeError(f"{name} is no id")
+        return value
+
+    def text(self, name: str) -> str:
+        """A serial or an accessor of the path."""
+        return str(self.path[name])
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A success. Exactly one of `value` and `data` holds what is sent, or neither for 204.
+
+    position: of the ledger, as known to this answer. following: the cursor of the next page.
+    """
+
+    value: BaseModel | Mapping[str, Any] | None = None
+    data: bytes | None = None
+    media: str = JSON
+    status: int | None = None
+    version: int | None = None
+    position: int | None = None
+    location: str | None = None
+    following: str | None = None
+    replayed: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+Handler: TypeAlias = Callable[[Asked], Answer]
+
+
+def _as(kind: type[B], value: BaseModel | None) -> B:
+    if not isinstance(value, kind):
+        raise TypeError(f"the row does not say {kind.__name__}")
+    return value
+
+
+def rehearsed(recorded: Recorded[Any]) -> Answer:
+    """What a dry run answers: the events it would have appended."""
+    return Answer(
+        Rehearsal(events=[_planned(event) for event in recorded.events]),
+        status=200,
+        position=recorded.position,
+    )
+
+
+def _planned(event: Event) -> PlannedEvent:
+    return PlannedEvent(
+        topic=event.data.TOPIC,
+        stream=event.originator_id,
+        version=event.originator_version,
+        data=data_of(event.data),
+    )

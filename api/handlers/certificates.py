@@ -1,0 +1,138 @@
+"""Certificates and the authority's roots: what their operations do."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from api import certificates as wire
+from api.exchange import Answer, Asked, Handler
+from api.handlers.views import command, page, pem
+from api.reading import Snapshot
+from api.wire import Page, parse_serial
+from ledger.errors import NotFoundError
+from ledger.events import POLICY_ID
+from ledger.grant_state import Grant, Issuance, Revocation
+from ledger.grant_status import effective_status
+from ledger.issuance import revocation_of
+from ledger.peers import Peer
+from ledger.policy import DEFAULT, Policy
+from projections import authorities, certificates, grants
+
+
+def of_grant(asked: Asked) -> Answer:
+    grant_id = asked.id("grant_id")
+    with asked.services.read() as snapshot:
+        if grants.by_id(snapshot.connection, grant_id, snapshot.at) is None:
+            raise NotFoundError("nothing has this id")
+    return _page(asked, asked.query_as(Page), grant_id=grant_id)
+
+
+def list_(asked: Asked) -> Answer:
+    query = asked.query_as(wire.CertificateFilter)
+    filters = query.model_dump(exclude={"limit", "cursor"})
+    return _page(asked, query, **filters)
+
+
+def _page(asked: Asked, query: Page, **filters: Any) -> Answer:
+    return page(
+        asked,
+        query,
+        lambda snapshot, after: certificates.page(
+            snapshot.connection,
+            after=parse_serial(after) if after else None,
+            limit=query.limit + 1,
+            **filters,
+        ),
+        key=lambda row: row.serial,
+        shape=lambda rows, following: wire.Certificates(
+            items=[_shown(row) for row in rows], next=following
+        ),
+    )
+
+
+def show(asked: Asked) -> Answer:
+    with asked.services.read() as snapshot:
+        return Answer(_shown(_row(asked, snapshot)), position=snapshot.position)
+
+
+def roots(asked: Asked) -> Answer:
+    with asked.services.read() as snapshot:
+        chains = [row.chain for row in authorities.everything(snapshot.connection)]
+    ends = dict.fromkeys(chain[-1] for chain in chains)
+    return Answer(data="".join(map(pem, ends)).encode(), media="application/x-pem-file")
+
+
+def _row(asked: Asked, snapshot: Snapshot) -> certificates.CertificateRow:
+    row = certificates.by_serial(snapshot.connection, asked.text("serial"))
+    if row is None:
+        raise NotFoundError("nothing has this serial")
+    return row
+
+
+def _shown(row: certificates.CertificateRow) -> wire.Certificate:
+    fields = {
+        name: getattr(row, name) for name in wire.Certificate.model_fields if hasattr(row, name)
+    }
+    if row.certificate is not None:
+        fields["certificate"] = pem(row.certificate)
+    return wire.Certificate.model_validate(fields)
+
+
+def status(asked: Asked) -> Answer:
+    """Decided from the folded streams, not from the table that found the grant."""
+    with asked.services.read() as snapshot:
+        grant_id, position = _row(asked, snapshot).grant_id, snapshot.position
+    ledger, at = asked.services.ledger, asked.services.clock()
+    grant = ledger.load(Grant, grant_id)
+    peer = ledger.load(Peer, grant.peer_id) if grant else None
+    issuance = grant.issuance_of(asked.text("serial")) if grant else None
+    if grant is None or peer is None or issuance is None:
+        raise NotFoundError("nothing has this serial")
+    revocation = revocation_of(issuance, grant, peer, at)
+    policy = ledger.load(Policy, POLICY_ID) or DEFAULT
+    value = wire.CertificateStatus(
+        serial=issuance.serial,
+        grant_id=grant.id,
+        status=_status(issuance, revocation, at),
+        revocation_reason=revocation.reason if revocation else None,
+        revocation_detail=revocation.detail if revocation else None,
+        revoked_at=revocation.at if revocation else None,
+        grant_status=effective_status(grant, peer, policy, at).value,
+        not_after=issuance.not_after,
+    )
+    return Answer(value, position=position)
+
+
+def _status(issuance: Issuance, revocation: Revocation | None, at: datetime) -> wire.Standing:
+    if revocation is not None:
+        return "on-hold" if revocation.reason == "certificateHold" else "revoked"
+    if issuance.open:
+        return "not-issued"
+    return "expired" if at > issuance.not_after else "good"
+
+
+def revoke(asked: Asked) -> Answer:
+    body = asked.body_as(wire.RevokeCertificate)
+    serial = asked.text("serial")
+    with asked.services.read() as snapshot:
+        grant_id = _row(asked, snapshot).grant_id
+    recorded = asked.services.ledger.revoke_certificate(
+        asked.call, grant_id, serial, body.revocation_reason, body.detail or body.reason
+    )
+    grant = recorded.value
+    return command(asked, recorded, lambda: _of_state(grant, serial), grant.version)
+
+
+def _of_state(grant: Grant, serial: str) -> wire.Certificate:
+    found = (certificates.CertificateRow(*row) for row in certificates.rows(grant))  # type: ignore[arg-type]  # a row's values, in its order
+    return _shown(next(row for row in found if row.serial == serial))
+
+
+HANDLERS: Final[Mapping[str, Handler]] = {
+    "grant.certificates": of_grant,
+    "certificate.list": list_,
+    "certificate.show": show,
+    "certificate.status": status,
+    "certificate.revoke": revoke,
+    "authority.roots": roots,
+}

@@ -1,0 +1,34 @@
+"""Every handler by the name of its row; the only list."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from api.exchange import Handler
+from api.handlers import (
+    alarms,
+    certificates,
+    enrollments,
+    events,
+    grants,
+    health,
+    operators,
+    peers,
+    policy,
+    scopes,
+)
+
+HANDLERS: Final[Mapping[str, Handler]] = MappingProxyType(
+    {
+        **health.HANDLERS,
+        **peers.HANDLERS,
+        **grants.HANDLERS,
+        **scopes.HANDLERS,
+        **enrollments.HANDLERS,
+        **certificates.HANDLERS,
+        **events.HANDLERS,
+        **operators.HANDLERS,
+        **policy.HANDLERS,
+        **alarms.HANDLERS,
+    }
+)

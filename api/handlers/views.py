@@ -1,0 +1,70 @@
+"""What several nouns share: shaping commands and pages into answers. It reads no table itself."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from pydantic import BaseModel
+
+from api import cursors
+from api.exchange import Answer, Asked, rehearsed
+from api.reading import Snapshot
+from api.wire import Page
+from ledger.errors import NotFoundError
+from ledger.store import Recorded
+
+M = TypeVar("M", bound=BaseModel)
+R = TypeVar("R")
+
+
+def shown(model: type[M], row: object | None) -> M:
+    """A row or a state as a wire model; NotFoundError when there is none."""
+    if row is None:
+        raise NotFoundError("nothing has this id")
+    return model.model_validate(row, from_attributes=True)
+
+
+def command(
+    asked: Asked,
+    recorded: Recorded[Any],
+    shape: Callable[[], M],
+    version: int,
+    *,
+    location: str | None = None,
+) -> Answer:
+    """A command's answer: the object as the command left it, or the events of a dry run."""
+    if asked.call.dry_run:
+        return rehearsed(recorded)
+    return Answer(
+        shape(),
+        version=version,
+        position=recorded.position,
+        location=location,
+        replayed=recorded.replayed,
+    )
+
+
+def page(
+    asked: Asked,
+    query: Page,
+    read: Callable[[Snapshot, str | None], Sequence[R]],
+    key: Callable[[R], object],
+    shape: Callable[[list[R], str | None], BaseModel],
+) -> Answer:
+    """One keyset page: `read` gives up to `limit` + 1 rows behind a key, `shape` the wire model."""
+    place = cursors.read(asked.operation.name, query)
+    with asked.services.read() as snapshot:
+        rows = list(read(snapshot, place[1] if place else None))
+        position = snapshot.position
+    following = None
+    if len(rows) > query.limit:
+        rows = rows[: query.limit]
+        first = place[0] if place else position
+        following = cursors.write(asked.operation.name, query, first, str(key(rows[-1])))
+    return Answer(shape(rows, following), position=position, following=following)
+
+
+def pem(der: bytes) -> str:
+    """A certificate's PEM text."""
+    return x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM).decode()

@@ -1,0 +1,83 @@
+"""What one row of the operation table is. It runs nothing and imports no web, database or crypto.
+
+A row is the only place where a path, its roles, its models and its answers are said; routes,
+validation, authorization, the OpenAPI document and the command line's client are read from it.
+"""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel
+
+from api.wire import Role
+
+READERS: Final[frozenset[Role]] = frozenset({"admin", "approver", "auditor"})
+"""SPEC §8: admin, approver and auditor may read everything."""
+ADMIN: Final[frozenset[Role]] = frozenset({"admin"})
+APPROVER: Final[frozenset[Role]] = frozenset({"approver"})
+EITHER: Final[frozenset[Role]] = ADMIN | APPROVER
+"""The door lets both in; the rules, which see the target, decide."""
+NOBODY: Final[frozenset[Role]] = frozenset()
+
+_PARAMETER: Final = re.compile(r"\{(\w+)\}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One method of one path.
+
+    name: `noun.verb`, stable: the handler's key and the command line's.
+    access: `operator` needs a bearer credential with one of `roles`; `public` needs nothing;
+        `enrollment-token` carries its secret in the body.
+    command: it appends to the ledger, so it takes `dry_run` and, for POST, `Idempotency-Key`.
+    versioned: its answer has an ETag; a versioned command honours `If-Match`.
+    problems: codes beyond those every operation of its kind can give.
+    media: content types of a success; the first is the default.
+    """
+
+    name: str
+    method: Literal["GET", "POST", "PATCH", "DELETE"]
+    path: str
+    summary: str
+    description: str = ""
+    roles: frozenset[Role] = NOBODY
+    access: Literal["operator", "public", "enrollment-token"] = "operator"
+    command: bool = False
+    versioned: bool = False
+    body: type[BaseModel] | None = None
+    query: type[BaseModel] | None = None
+    out: type[BaseModel] | None = None
+    status: int = 200
+    problems: tuple[str, ...] = ()
+    media: tuple[str, ...] = ("application/json",)
+    example: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def feature(self) -> str:
+        """The noun of the name."""
+        return self.name.split(".", 1)[0]
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The names in the path's braces, in order."""
+        return tuple(_PARAMETER.findall(self.path))
+
+    @property
+    def body_needed(self) -> bool:
+        """Whether an empty body is refused: some member has no default."""
+        return self.body is not None and any(
+            member.is_required() for member in self.body.model_fields.values()
+        )
+
+    @property
+    def rehearsable(self) -> bool:
+        """Whether `?dry_run=true` is understood."""
+        return self.command and self.access == "operator"
+
+    def url(self, **values: object) -> str:
+        """The path with its parameters filled in; KeyError when one is missing.
+
+        Values must not need escaping, which ids, serials, accessors and positions do not.
+        """
+        return _PARAMETER.sub(lambda match: str(values[match[1]]), self.path)

@@ -1,0 +1,113 @@
+"""Serves the application over HTTP with waitress, and ends without losing a request in flight.
+
+It chooses no parts and knows no operation. TLS ends in a proxy in front, or nowhere: without one
+only loopback is bound (`api/settings.py` sees to that).
+"""
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, Final
+
+import structlog
+from waitress import wasyncore  # type: ignore[import-untyped]  # it ships no types
+from waitress.server import create_server  # type: ignore[import-untyped]
+
+from api.settings import Settings
+
+_logger: Final = structlog.get_logger("fedledger.server")
+
+DRAIN_SECONDS: Final = 20.0
+"""How long requests in flight may take after SIGTERM: more than any of our own limits."""
+
+_MAX_BODY: Final = (
+    1024 * 1024
+)  # beyond the application's own 256 KiB, which gives a problem document
+_IDLE_SECONDS: Final = 20
+_CONNECTIONS: Final = 1000
+
+
+class Server:
+    """A bound socket and its threads. `port` is the one in use, also when 0 was asked for."""
+
+    def __init__(self, app: Callable[..., Any], settings: Settings) -> None:
+        self._server: Any = create_server(app, **_adjustments(settings))
+        self._stopping = threading.Event()
+        self.port = int(self._server.effective_port)
+
+    def run(self) -> None:
+        """Serve until `stop`, then finish what is in flight."""
+        channels = self._server._map  # noqa: SLF001 - waitress has no public loop with an end
+        while not self._stopping.is_set():
+            wasyncore.loop(timeout=1.0, use_poll=True, map=channels, count=1)
+        self._drain(channels)
+        self._server.task_dispatcher.shutdown(timeout=1)
+        wasyncore.close_all(channels, ignore_all=True)
+
+    def stop(self) -> None:
+        """Begin to end. May be called from a signal handler or another thread."""
+        self._stopping.set()
+        self._server.pull_trigger()
+
+    def _drain(self, channels: dict[int, Any]) -> None:
+        """Take no new connection; answer every request that has begun, and send the answers.
+
+        waitress's own end stops the loop that sends: an answer computed afterwards is lost.
+        """
+        wasyncore.dispatcher.close(self._server)
+        deadline = time.monotonic() + DRAIN_SECONDS
+        while time.monotonic() < deadline:
+            busy = False
+            for channel in list(self._server.active_channels.values()):
+                if channel.requests or channel.total_outbufs_len or channel.request is not None:
+                    busy = True
+                else:
+                    channel.will_close = True
+            if not busy:
+                return
+            wasyncore.loop(timeout=0.05, use_poll=True, map=channels, count=1)
+        _logger.warning("requests were still in flight at the end")
+
+
+def serve(app: Callable[..., Any], settings: Settings, announce: Callable[[str], object]) -> None:
+    """Serve until SIGTERM or SIGINT. `announce` gets the one line that says we are ready."""
+    server = Server(app, settings)
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        server.stop()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        announce(f"fedledger ready on http://{_shown(settings.host)}:{server.port}")
+        server.run()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _adjustments(settings: Settings) -> dict[str, object]:
+    host = "127.0.0.1" if settings.host == "localhost" else settings.host
+    chosen: dict[str, object] = {
+        "listen": f"{_shown(host)}:{settings.port}",
+        "threads": settings.threads,
+        "connection_limit": _CONNECTIONS,
+        "channel_timeout": _IDLE_SECONDS,
+        "cleanup_interval": 5,
+        "max_request_body_size": _MAX_BODY,
+        "max_request_header_size": 32 * 1024,
+        "ident": None,
+        "clear_untrusted_proxy_headers": True,
+    }
+    if settings.behind_proxy:
+        chosen |= {
+            "trusted_proxy": settings.trusted_proxy,
+            "trusted_proxy_count": 1,
+            "trusted_proxy_headers": {"x-forwarded-for"},
+        }
+    return chosen
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,154 @@
+"""What the environment says. The only reader of it; it opens, makes and checks nothing.
+
+Every setting is a variable `FEDLEDGER_<NAME>`. The DSNs may hold passwords, so they are kept as
+secrets: no repr, log line or error shows them.
+"""
+
+import ipaddress
+import os
+from pathlib import Path
+from typing import Annotated, Final, Self
+
+from pydantic import Field, SecretStr, StringConstraints, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_ROOT_HOME: Final = Path("/var/lib/fedledger")
+
+
+class SettingsError(Exception):
+    """The environment cannot be used; the text says which variable and what to do, no value."""
+
+
+def default_home() -> Path:
+    """Where keys, tokens and the private database stand unless FEDLEDGER_HOME says otherwise."""
+    if os.geteuid() == 0:
+        return _ROOT_HOME
+    return Path.home() / ".local" / "state" / "fedledger"
+
+
+class Settings(BaseSettings):
+    """Everything that can be chosen from outside. Times are in seconds."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="FEDLEDGER_", extra="ignore", frozen=True, hide_input_in_errors=True
+    )
+
+    dsn: Annotated[
+        SecretStr | None,
+        Field(description="libpq conninfo of the restricted role; absent: a private PostgreSQL"),
+    ] = None
+    owner_dsn: Annotated[
+        SecretStr | None, Field(description="of the owning role; for init and migrate only")
+    ] = None
+    home: Annotated[
+        Path,
+        Field(description="keys, tokens, the private PostgreSQL", default_factory=default_home),
+    ]
+    pg_bindir: Annotated[Path | None, Field(description="binaries for the private PostgreSQL")] = (
+        None
+    )
+    host: Annotated[str, Field(description="address to listen on; loopback")] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535, description="0 lets the system choose")] = 8440
+    origin: Annotated[
+        str | None,
+        StringConstraints(pattern=r"^[a-z0-9.-]+(/[a-z0-9.-]+)*$", max_length=200),
+        Field(description="the ledger's name for ever; needed by init, ignored afterwards"),
+    ] = None
+    behind_proxy: Annotated[
+        bool,
+        Field(description="a proxy ends TLS in front: other addresses than loopback may be bound"),
+    ] = False
+    trusted_proxy: Annotated[
+        str, Field(description="the one address whose X-Forwarded-For is believed")
+    ] = "127.0.0.1"
+    threads: Annotated[int, Field(ge=1, le=256, description="requests served at once")] = 16
+    log_level: Annotated[str, StringConstraints(pattern=r"^(debug|info|warning|error)$")] = "info"
+    bad_credentials_per_minute: Annotated[
+        int, Field(ge=1, le=100_000, description="from one source, then 429")
+    ] = 30
+    enrollments_per_minute: Annotated[
+        int, Field(ge=1, le=100_000, description="from one source, then 429")
+    ] = 60
+
+    @model_validator(mode="after")
+    def _loopback_unless_behind_proxy(self) -> Self:
+        if not self.behind_proxy and not _is_loopback(self.host):
+            # Bearer tokens would cross a network in the clear.
+            raise ValueError("FEDLEDGER_HOST must be loopback unless FEDLEDGER_BEHIND_PROXY is set")
+        return self
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the private PostgreSQL is used."""
+        return self.dsn is None and self.owner_dsn is None
+
+
+class ClientSettings(BaseSettings):
+    """What the command line needs to call a ledger; a profile file may say it instead."""
+
+    model_config = Settings.model_config
+
+    url: Annotated[str | None, Field(description="of the ledger to call")] = None
+    token: Annotated[SecretStr | None, Field(description="the token itself; a file is safer")] = (
+        None
+    )
+    token_file: Annotated[Path | None, Field(description="private file with the token")] = None
+    profile: Annotated[
+        Path,
+        Field(
+            description="private TOML file with url, and token or token_file",
+            default_factory=lambda: Path.home() / ".config" / "fedledger" / "profile.toml",
+        ),
+    ]
+
+
+def load_client() -> ClientSettings:
+    """Read what the command line needs from the environment.
+
+    Raises:
+        SettingsError: a value is not valid.
+    """
+    try:
+        return ClientSettings()
+    except ValidationError as error:
+        raise SettingsError("; ".join(_described(error))) from None
+
+
+def without_real_ledger() -> dict[str, str]:
+    """This process's environment without whatever could lead to a real ledger or database.
+
+    For children that must not touch one (the demo). Where PostgreSQL's binaries are stays.
+    """
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name == "FEDLEDGER_PG_BINDIR" or not name.startswith(("FEDLEDGER_", "PG"))
+    }
+
+
+def load() -> Settings:
+    """Read the environment.
+
+    Raises:
+        SettingsError: a value is not valid.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise SettingsError("; ".join(_described(error))) from None
+
+
+def _described(error: ValidationError) -> list[str]:
+    return [
+        (f"FEDLEDGER_{'_'.join(map(str, one['loc'])).upper()}: " if one["loc"] else "") + one["msg"]
+        for one in error.errors(include_input=False, include_url=False)
+    ]
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
