@@ -181,8 +181,9 @@ class Store(Application[UUID]):
             for event in reading.events:
                 self.mapper.to_stored_event(event)  # a dry run refuses what cannot be stored, too
             return self.record.head().size
-        recordings = self.save(
-            *reading.events, idempotency=call.idempotency, **reading.conditions(self._inline)
+        # Not `save`: it would only ask each event again whether it is one, which takes its time.
+        recordings = self.events.put(
+            reading.events, idempotency=call.idempotency, **reading.conditions(self._inline)
         )
         return recordings[-1].notification.id
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
-from support import databases
-from support.databases import Cluster, Database
 
 from migrations.embedded import Embedded
+from support import databases
+from support.databases import Cluster, Database
 
 _HOME = pytest.StashKey[Path]()
 

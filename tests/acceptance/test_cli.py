@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from cryptography import x509
-from support.installation import Installation, installation, running
 
 from api.cli.redeem import read_extension
+from support.installation import Installation, installation, running
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 

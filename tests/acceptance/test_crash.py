@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+
 from support.installation import Installation, Service, installation
 from support.waiting import wait_until
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from support.installation import FEDLEDGER, Installation, running
-from support.waiting import wait_until
 
 from api.settings import without_real_ledger
 from migrations.embedded import Embedded
+from support.installation import FEDLEDGER, Installation, running
+from support.waiting import wait_until
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 

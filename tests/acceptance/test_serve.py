@@ -13,12 +13,12 @@ from pathlib import Path
 import httpx
 import psycopg
 import pytest
-from support.databases import Database
-from support.http import ORIGIN, Clock
 
 from api import init
 from api.settings import without_real_ledger
 from projections.verify import check_ledger
+from support.databases import Database
+from support.http import ORIGIN, Clock
 
 # The console script's `serve` and nothing else of it: what is tested is the server.
 _SERVE = (

@@ -26,14 +26,14 @@ import psycopg  # noqa: E402
 from eventsourcing.application import Application  # noqa: E402
 from eventsourcing.utils import Environment, EnvType  # noqa: E402
 from psycopg.conninfo import conninfo_to_dict  # noqa: E402
-from support import databases  # noqa: E402
-from support.appending import event_of, register, store_on  # noqa: E402
-from support.databases import Database  # noqa: E402
 
 from ledger.events import CallDenied, Event  # noqa: E402
 from ledger.mapper import EventMapper  # noqa: E402
 from migrations.binaries import find_binaries  # noqa: E402
 from migrations.embedded import Embedded  # noqa: E402
+from support import databases  # noqa: E402
+from support.appending import event_of, register, store_on  # noqa: E402
+from support.databases import Database  # noqa: E402
 
 GOALS: Final = {1: 2.0, 4: 3.0, 16: 6.0}
 """Ours ÷ the library's, by threads. Ours ÷ bare insert at 16 threads: 0.4."""

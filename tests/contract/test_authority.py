@@ -13,12 +13,12 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from support.csrs import KINDS, ec_key, handmade_request, key, order, request, spki_with_point
 
 from ca import local
 from ca.authority import Authority, AuthorityRefused, RevocationAnswer
 from ca.local import LocalAuthority, LocalAuthorityError
 from ca.profile import SigningOrder, check_certificate, new_serial, tbs_sha256
+from support.csrs import KINDS, ec_key, handmade_request, key, order, request, spki_with_point
 
 NOW = datetime(2026, 11, 23, 15, 7, 8, 123456, tzinfo=UTC)
 TIMEOUT = 10.0  # seconds

@@ -14,9 +14,9 @@ from pkilint import loader  # type: ignore[import-untyped]
 from pkilint.pkix import certificate as pkix  # type: ignore[import-untyped]
 from pkilint.pkix import extension, name
 from pkilint.validation import ValidationFindingSeverity  # type: ignore[import-untyped]
-from support.csrs import GRANT, KINDS, key, order, request
 
 from ca.local import LocalAuthority
+from support.csrs import GRANT, KINDS, key, order, request
 
 NOW = datetime(2026, 11, 23, 15, 7, 8, 123456, tzinfo=UTC)
 VECTORS = Path(cryptography_vectors.__file__).parent

@@ -15,7 +15,6 @@ from unittest.mock import Mock
 import psycopg
 import pytest
 from eventsourcing.persistence import AggregateRecorder, StoredEvent
-from support.databases import Database
 
 from ledger.canonical import format_time
 from ledger.database import Reads
@@ -25,6 +24,7 @@ from ledger.sequencer import Sequencer
 from ledger.tlog.entry import entry_text, leaf_hash
 from ledger.tlog.merkle import Frontier
 from ledger.writer import Writer
+from support.databases import Database
 
 # The suites' module also tests ciphers and would import a package that nothing here needs.
 sys.modules.setdefault("eventsourcing.cipher", Mock())

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import structlog
-from support.databases import Database
-from support.http import House, house
 
 from projections.verify import check_ledger
+from support.databases import Database
+from support.http import House, house
 
 # One line per request would bury what a failing test has to say.
 structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))

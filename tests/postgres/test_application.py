@@ -9,9 +9,6 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from support.databases import Database
-from support.given import PLAIN_SCOPE, REASON, SENSITIVE_SCOPE, digest, refused, scope
-from support.live import Clock, Interruptible, open_ledger
 
 from ledger.appends import Idempotency
 from ledger.application import Ledger
@@ -32,6 +29,9 @@ from ledger.reading import Call
 from ledger.store import Recorded, Store
 from projections import grants, operators
 from projections.verify import check_ledger
+from support.databases import Database
+from support.given import PLAIN_SCOPE, REASON, SENSITIVE_SCOPE, digest, refused, scope
+from support.live import Clock, Interruptible, open_ledger
 
 pytestmark = pytest.mark.postgres
 

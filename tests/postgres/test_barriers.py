@@ -10,10 +10,6 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from support import csrs
-from support.databases import Database
-from support.given import SENSITIVE_SCOPE
-from support.live import Interruptible, Live, all_at_once, open_ledger
 
 from ca.issuance import Step
 from ledger.errors import LedgerError, RefusedError
@@ -28,6 +24,10 @@ from ledger.events import (
 )
 from ledger.grant_state import TERMINAL, Grant, GrantStatus
 from ledger.peers import Peer, PeerState
+from support import csrs
+from support.databases import Database
+from support.given import SENSITIVE_SCOPE
+from support.live import Interruptible, Live, all_at_once, open_ledger
 
 pytestmark = pytest.mark.postgres
 

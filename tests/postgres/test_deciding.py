@@ -9,6 +9,16 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
+
+from ledger.appends import Idempotency
+from ledger.errors import InvalidError, NotFoundError, RefusedError, StaleError, UnavailableError
+from ledger.events import PeerActivated, PeerRegistered, PeerSuspended, PeerUpdated
+from ledger.grant_state import Grant
+from ledger.peers import Peer, claimed_name
+from ledger.reading import Reading
+from ledger.record import Filter
+from ledger.store import ClaimTakenError
+from ledger.turns import Turns
 from support.appending import (
     ACTOR,
     call,
@@ -21,16 +31,6 @@ from support.appending import (
 )
 from support.databases import Database
 from support.waiting import wait_until
-
-from ledger.appends import Idempotency
-from ledger.errors import InvalidError, NotFoundError, RefusedError, StaleError, UnavailableError
-from ledger.events import PeerActivated, PeerRegistered, PeerSuspended, PeerUpdated
-from ledger.grant_state import Grant
-from ledger.peers import Peer, claimed_name
-from ledger.reading import Reading
-from ledger.record import Filter
-from ledger.store import ClaimTakenError
-from ledger.turns import Turns
 
 pytestmark = pytest.mark.postgres
 

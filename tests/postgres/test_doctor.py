@@ -8,12 +8,12 @@ from pathlib import Path
 import psycopg
 import pytest
 from pydantic import SecretStr
-from support.databases import Database
 
 from api.doctor import Check, examine, worst
 from api.init import furnish
 from api.settings import Settings
 from api.wiring import system_clock
+from support.databases import Database
 
 pytestmark = pytest.mark.postgres
 

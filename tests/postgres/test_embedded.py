@@ -14,10 +14,10 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
-from support import databases
-from support.waiting import wait_until
 
 from migrations.embedded import Embedded, EmbeddedError
+from support import databases
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.postgres
 

@@ -6,9 +6,9 @@ from datetime import timedelta
 
 import pytest
 from falcon.testing import Result
-from support.http import House, csr
 
 from ledger import bearer
+from support.http import House, csr
 
 
 def _normalised(answer: Result) -> bytes:

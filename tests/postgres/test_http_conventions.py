@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from falcon.testing import Result
+
 from support.http import House
 
 PEER = {"name": "Example Peer", "base_url": "https://peer.example"}

@@ -6,11 +6,11 @@ from datetime import timedelta
 from uuid import uuid4
 
 from cryptography import x509
-from support.http import House, csr
 
 from ledger.alarms import raise_alarm
 from ledger.events import Actor
 from ledger.reading import Call
+from support.http import House, csr
 
 GONE = {"reason": "over"}
 

@@ -1,6 +1,7 @@
 """The main job over HTTP, end to end: from registering a peer to a revoked certificate's history."""
 
 from cryptography import x509
+
 from support.http import House, csr
 
 GRANT_OID = "1.3.6.1.4.1.99999.1"

@@ -6,9 +6,8 @@ any mistake in it.
 
 import json
 
-from support.http import House
-
 from api.operations import OPERATIONS
+from support.http import House
 
 ROLES = ("admin", "approver", "auditor", "operator", "gateway")
 PUBLIC = "public"

@@ -8,8 +8,6 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
-from support.databases import Database
-from support.http import ORIGIN, Clock
 
 from api import init, wiring
 from ledger import bearer
@@ -17,6 +15,8 @@ from ledger.events import LEDGER_ID
 from ledger.identity import Identity
 from projections import operators
 from projections.verify import check_ledger
+from support.databases import Database
+from support.http import ORIGIN, Clock
 
 
 class StoppedError(Exception):

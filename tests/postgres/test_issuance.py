@@ -8,10 +8,6 @@ from uuid import UUID
 
 import pytest
 from cryptography import x509
-from support import csrs
-from support.databases import Database
-from support.given import SENSITIVE_SCOPE
-from support.live import Live, all_at_once
 
 from ca.issuance import Enrolled, Step
 from ledger import bearer
@@ -27,6 +23,10 @@ from ledger.errors import (
 from ledger.events import Actor
 from ledger.grant_state import Grant, GrantStatus, IssuanceState, TokenState
 from projections import alarms, certificates
+from support import csrs
+from support.databases import Database
+from support.given import SENSITIVE_SCOPE
+from support.live import Live, all_at_once
 
 pytestmark = pytest.mark.postgres
 

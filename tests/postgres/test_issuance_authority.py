@@ -8,10 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import csrs
-from support.databases import Database
-from support.live import Live, all_at_once
-from support.signers import Fake, Sign, honest, losing_the_answer
 
 from ca.authority import AuthorityRefused, AuthorityUnavailable
 from ca.csr import key_digest
@@ -23,6 +19,10 @@ from ledger.grant_state import Grant, Issuance, IssuanceState
 from ledger.issuance import revocation_of
 from ledger.peers import Peer
 from projections import alarms, certificates
+from support import csrs
+from support.databases import Database
+from support.live import Live, all_at_once
+from support.signers import Fake, Sign, honest, losing_the_answer
 
 pytestmark = pytest.mark.postgres
 

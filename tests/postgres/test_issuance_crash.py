@@ -8,10 +8,6 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from support import csrs, dying
-from support.databases import Database
-from support.live import Live
-from support.signers import Fake, losing_the_answer
 
 from ca.authority import AuthorityRefused, AuthorityUnavailable
 from ca.local import LocalAuthority
@@ -22,6 +18,10 @@ from ledger.grant_state import Grant, GrantStatus, Issuance, IssuanceState
 from ledger.issuance import revocation_of
 from ledger.peers import Peer
 from projections import certificates
+from support import csrs, dying
+from support.databases import Database
+from support.live import Live
+from support.signers import Fake, losing_the_answer
 
 pytestmark = pytest.mark.postgres
 

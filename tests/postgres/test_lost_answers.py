@@ -10,6 +10,11 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+
+from ledger import writer
+from ledger.errors import UnavailableError
+from ledger.events import CallDenied
+from ledger.store import Store
 from support.appending import (
     assert_right,
     event_of,
@@ -23,11 +28,6 @@ from support.appending import (
 from support.databases import Database
 from support.proxy import Proxy, proxied
 from support.waiting import wait_until
-
-from ledger import writer
-from ledger.errors import UnavailableError
-from ledger.events import CallDenied
-from ledger.store import Store
 
 pytestmark = pytest.mark.postgres
 

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 from psycopg import sql
-from support.appending import assert_right, outcomes, register, store_on, update
-from support.databases import Database
 
 from ledger.errors import UnavailableError
 from ledger.store import Store
+from support.appending import assert_right, outcomes, register, store_on, update
+from support.databases import Database
 
 pytestmark = pytest.mark.postgres
 

@@ -12,8 +12,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import Connection
-from support.databases import Database
-from support.rows import insert
 
 from ledger.alarms import Alarm
 from ledger.authorities import Authority
@@ -46,6 +44,8 @@ from projections import (
     rejections,
     tokens,
 )
+from support.databases import Database
+from support.rows import insert
 
 pytestmark = pytest.mark.postgres
 

@@ -6,11 +6,11 @@ import sys
 
 import psycopg
 import pytest
-from support.databases import Database
-from support.waiting import wait_until
 
 from migrations import runner
 from migrations.runner import Migration, MigrationError
+from support.databases import Database
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.postgres
 

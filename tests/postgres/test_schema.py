@@ -9,9 +9,9 @@ from typing import Any, Final
 import psycopg
 import pytest
 from psycopg import Connection
-from support.databases import Database
 
 from projections.registry import INLINE
+from support.databases import Database
 
 pytestmark = pytest.mark.postgres
 

@@ -10,6 +10,14 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 from eventsourcing.persistence import IntegrityError
+
+from ledger.appends import Claim, Idempotency, IdempotencyTakenError, StaleReadError
+from ledger.errors import InvalidError, LedgerError, UnavailableError
+from ledger.events import CallDenied, PeerRegistered, PeerSuspended, PeerUpdated
+from ledger.mapper import body_of
+from ledger.peers import Peer, claimed_name
+from ledger.store import ClaimTakenError, Store
+from projections import peers
 from support.appending import (
     ahead,
     assert_right,
@@ -25,14 +33,6 @@ from support.appending import (
 )
 from support.databases import Database
 from support.waiting import wait_until
-
-from ledger.appends import Claim, Idempotency, IdempotencyTakenError, StaleReadError
-from ledger.errors import InvalidError, LedgerError, UnavailableError
-from ledger.events import CallDenied, PeerRegistered, PeerSuspended, PeerUpdated
-from ledger.mapper import body_of
-from ledger.peers import Peer, claimed_name
-from ledger.store import ClaimTakenError, Store
-from projections import peers
 
 pytestmark = pytest.mark.postgres
 

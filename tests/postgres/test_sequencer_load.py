@@ -10,10 +10,10 @@ from typing import Any
 
 import psycopg
 import pytest
-from support.appending import register, store_on
-from support.databases import Database
 
 from projections.verify import check_ledger
+from support.appending import register, store_on
+from support.databases import Database
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 

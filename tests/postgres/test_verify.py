@@ -2,10 +2,10 @@
 
 import psycopg
 import pytest
-from support.appending import assert_right, register, store_on
-from support.databases import Database
 
 from projections.verify import check_ledger
+from support.appending import assert_right, register, store_on
+from support.databases import Database
 
 pytestmark = pytest.mark.postgres
 

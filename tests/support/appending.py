@@ -8,8 +8,6 @@ from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 import psycopg
-from support.databases import Database
-from support.waiting import wait_until
 
 from ledger.events import Actor, Event, Fact, PeerRegistered, PeerUpdated
 from ledger.folds import FOLDS
@@ -18,6 +16,8 @@ from ledger.reading import Call
 from ledger.store import Clock, Recorded, Store
 from projections.registry import INLINE
 from projections.verify import check_ledger
+from support.databases import Database
+from support.waiting import wait_until
 
 T = TypeVar("T")
 

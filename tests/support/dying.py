@@ -13,14 +13,14 @@ from datetime import datetime
 from pathlib import Path
 
 from psycopg_pool import ConnectionPool
-from support.live import open_ledger
-from support.signers import Fake, honest
 
 from ca.issuance import IssuanceCycle, Step
 from ca.local import LocalAuthority
 from ca.profile import SigningOrder
 from ledger.events import Actor
 from ledger.reading import Call
+from support.live import open_ledger
+from support.signers import Fake, honest
 
 
 @dataclass(frozen=True)

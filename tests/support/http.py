@@ -11,13 +11,13 @@ from typing import Any
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_der_x509_csr
 from falcon.testing import Result, TestClient
-from support import csrs
-from support.conformity import conforms
-from support.databases import Database
 
 from api import init, wiring
 from api.operations import BY_NAME
 from api.settings import Settings
+from support import csrs
+from support.conformity import conforms
+from support.databases import Database
 
 _keys = itertools.count(1000)
 ORIGIN = "test.fedledger.example"

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from support.waiting import wait_until
 
 from api.settings import without_real_ledger
 from migrations.embedded import Embedded
+from support.waiting import wait_until
 
 FEDLEDGER = Path(sys.executable).with_name("fedledger")
 _START_SECONDS = 90.0

@@ -19,8 +19,6 @@ from uuid import UUID, uuid4
 
 from psycopg import Connection
 from psycopg_pool import ConnectionPool
-from support.databases import Database
-from support.given import PLAIN_SCOPE, REASON
 
 from ca.authority import Authority
 from ca.issuance import Enrolled, IssuanceCycle, Step
@@ -38,6 +36,8 @@ from ledger.scope import Scope
 from projections import grants, operators
 from projections.registry import INLINE
 from projections.verify import check_ledger
+from support.databases import Database
+from support.given import PLAIN_SCOPE, REASON
 
 START: Final = datetime(2026, 11, 23, 15, 0, tzinfo=UTC)
 SYSTEM: Final = Actor(kind="system", id="tests", auth="system")

@@ -13,7 +13,6 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from eventsourcing.persistence import IntegrityError
-from support.appending import event_of, register, store_on
 
 from ledger.appends import StaleReadError
 from ledger.errors import LedgerError
@@ -21,6 +20,7 @@ from ledger.events import CallDenied, PeerUpdated
 from ledger.peers import Peer
 from ledger.store import ClaimTakenError, Store
 from projections import peers as table
+from support.appending import event_of, register, store_on
 
 NOTE = CallDenied(operation="GET /v1/events", problem="forbidden", count=1)
 

@@ -4,7 +4,6 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
-from support.given import PLAIN_SCOPE, REASON, SENSITIVE_SCOPE, World, refused, signed
 
 from ledger import certificates, issuance
 from ledger.certificates import CloneSuspected
@@ -20,6 +19,7 @@ from ledger.errors import (
 from ledger.grant_state import Grant, GrantStatus, Issuance, IssuanceState
 from ledger.issuance import AlreadyClosed, AlreadyIssued, Authorized, Closed, StillOpen
 from ledger.peers import Peer
+from support.given import PLAIN_SCOPE, REASON, SENSITIVE_SCOPE, World, refused, signed
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hypothesis import given
 from hypothesis import strategies as st
+
+from ca.csr import MAX_CSR_BYTES, Csr, CsrError, check_names, key_digest, read_csr
 from support.csrs import (
     KINDS,
     ec_key,
@@ -22,8 +24,6 @@ from support.csrs import (
     request,
     spki_with_point,
 )
-
-from ca.csr import MAX_CSR_BYTES, Csr, CsrError, check_names, key_digest, read_csr
 
 VECTORS = sorted(
     path

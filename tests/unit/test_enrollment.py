@@ -5,7 +5,6 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
-from support.given import PLAIN_SCOPE, SENSITIVE_SCOPE, World, digest, refused, request
 
 from ledger import authorities, enrollment, issuance
 from ledger.authorities import Authority
@@ -22,6 +21,7 @@ from ledger.grant_state import Grant, GrantStatus, IssuanceState, TokenState
 from ledger.grant_status import live_tokens, token_state
 from ledger.issuance import AlreadyIssued, Authorized, Closed, StillOpen
 from ledger.peers import Peer
+from support.given import PLAIN_SCOPE, SENSITIVE_SCOPE, World, digest, refused, request
 
 
 @pytest.fixture

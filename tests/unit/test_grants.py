@@ -5,6 +5,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
+
+from ledger.errors import ForbiddenError, InvalidError, RefusedError
+from ledger.events import Actor, PolicyChanged
+from ledger.grant_state import Grant, GrantStatus, TokenState, evolve
+from ledger.grant_status import live_tokens
+from ledger.grants import terms_digest
+from ledger.scope import Scope
 from support.given import (
     PLAIN_SCOPE,
     SENSITIVE_SCOPE,
@@ -14,13 +21,6 @@ from support.given import (
     refused,
     scope,
 )
-
-from ledger.errors import ForbiddenError, InvalidError, RefusedError
-from ledger.events import Actor, PolicyChanged
-from ledger.grant_state import Grant, GrantStatus, TokenState, evolve
-from ledger.grant_status import live_tokens
-from ledger.grants import terms_digest
-from ledger.scope import Scope
 
 S = GrantStatus
 

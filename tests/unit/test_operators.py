@@ -5,7 +5,6 @@ from datetime import timedelta
 from uuid import UUID
 
 import pytest
-from support.given import START, World, refused
 
 from ledger import bearer, operators
 from ledger.errors import (
@@ -17,6 +16,7 @@ from ledger.errors import (
 )
 from ledger.events import Actor, CredentialRevoked, OperatorRolesChanged
 from ledger.operators import WHO_MAY, Operator, command_for, evolve, require
+from support.given import START, World, refused
 
 ROLES = ("admin", "approver", "auditor", "operator", "gateway")
 

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 
 import pytest
-from support.given import REASON, World, refused
 
 from ledger import peers
 from ledger.errors import InvalidError, RefusedError
 from ledger.events import PeerUpdated
 from ledger.peers import Peer, PeerState, claimed_name, evolve
+from support.given import REASON, World, refused
 
 
 @pytest.fixture

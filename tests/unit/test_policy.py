@@ -1,12 +1,12 @@
 """The policy: its defaults, its limits, and that every change is an event."""
 
 import pytest
-from support.given import World, refused
 
 from ledger import policy
 from ledger.errors import InvalidError
 from ledger.events import POLICY_ID, PolicyChanged
 from ledger.policy import DEFAULT, LIMITS, evolve
+from support.given import World, refused
 
 
 def test_the_defaults() -> None:

@@ -14,7 +14,6 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hypothesis import given
 from hypothesis import strategies as st
-from support.csrs import ec_key, element, order, request
 
 from ca.der import DerError, check_outline, children
 from ca.profile import (
@@ -30,6 +29,7 @@ from ca.profile import (
     tbs_sha256,
     validity,
 )
+from support.csrs import ec_key, element, order, request
 
 NOW = datetime(2026, 11, 23, 15, 7, 8, 123456, tzinfo=UTC)
 DAY = timedelta(days=1)

@@ -21,7 +21,6 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
-from support.given import PLAIN_SCOPE, SENSITIVE_SCOPE, START, World, request
 
 from ledger import grant_status, issuance, operators
 from ledger.certificates import CloneSuspected
@@ -38,6 +37,7 @@ from ledger.events import (
 from ledger.grant_state import TERMINAL, Grant
 from ledger.issuance import Authorized, Closed
 from ledger.peers import Peer, activate
+from support.given import PLAIN_SCOPE, SENSITIVE_SCOPE, START, World, request
 
 ENDS = ("rejected", "revoked", "expired")
 AFTER_THE_END = (

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
 import pytest
-from support.waiting import wait_until
 
 from ledger import sequencer as module
 from ledger.appends import (
@@ -25,6 +24,7 @@ from ledger.errors import UnavailableError
 from ledger.plan import Written
 from ledger.sequencer import MAX_EVENTS, Sequencer
 from ledger.writer import Request
+from support.waiting import wait_until
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 STREAM, OTHER = uuid4(), uuid4()

@@ -4,7 +4,6 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
-from support.given import REASON, START, World, refused
 
 from ledger import alarms, authorities, identity, notes
 from ledger.alarms import Alarm
@@ -13,6 +12,7 @@ from ledger.errors import InvalidError, RefusedError
 from ledger.events import LEDGER_ID, Actor, CallDenied, Event, Fact
 from ledger.folds import FOLDS
 from ledger.identity import Identity
+from support.given import REASON, START, World, refused
 
 LOG_KEY = "example.org/log+1234abcd+AQID"
 
