@@ -35,6 +35,11 @@ class AlarmFilter(Page):
 
     open: Annotated[Truth, Field(description="Only those nobody has acknowledged.")] = False
     kind: Annotated[str | None, StringConstraints(pattern=r"^[a-z0-9-]{1,64}$")] = None
+    about: Annotated[
+        str | None,
+        StringConstraints(min_length=1, max_length=200),
+        Field(description="Any id, serial or accessor it concerns."),
+    ] = None
 
 
 ROWS: Final = (

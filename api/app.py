@@ -18,10 +18,12 @@ import psycopg
 import structlog
 from psycopg_pool import PoolClosed, PoolTimeout, TooManyRequests
 from pydantic import BaseModel
+from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from api import auth, problems, requests
 from api.denials import Denials
 from api.exchange import Answer, Asked, Handler, Services
+from api.metrics import Metrics
 from api.operation import Operation
 from api.problems import ThrottledError
 from api.throttle import source_of
@@ -38,6 +40,7 @@ from projections.operators import CredentialOfOperator
 
 _logger: Final = structlog.get_logger("fedledger.http")
 _RETRY_AFTER: Final = "1"  # seconds, for a 503
+_OURS: Final = HTTPStatus.INTERNAL_SERVER_ERROR
 
 FindCredential = Callable[[str], CredentialOfOperator | None]
 
@@ -56,7 +59,7 @@ def build(
     """
     if missing := {row.name for row in rows} ^ handlers.keys():
         raise ValueError(f"rows and handlers differ in {', '.join(sorted(missing))}")
-    app = falcon.App(middleware=[_Frame()])
+    app = falcon.App(middleware=[_Frame(services.metrics)])
     app.req_options.strip_url_path_trailing_slash = False
     door = _Door(services, find_credential, denials)
     paths: dict[str, list[Operation]] = {}
@@ -72,11 +75,21 @@ def build(
 class _Frame:
     """Around every request: its id, its one log line, the headers every answer has."""
 
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
-        req.context.request_id = requests.request_id(req.get_header("X-Request-Id"))
-        req.context.begun = time.perf_counter()
-        req.context.operation = None
-        req.context.actor = None
+        context = req.context
+        context.request_id = requests.request_id(req.get_header("X-Request-Id"))
+        context.correlation_id = requests.correlation_id(
+            req.get_header("X-Correlation-Id"), context.request_id
+        )
+        context.begun = time.perf_counter()
+        context.operation = None
+        context.actor = None
+        context.position = None
+        # Whatever is logged on the way, by any room, says which request it was about.
+        bind_contextvars(request_id=context.request_id, correlation_id=context.correlation_id)
 
     def process_response(
         self, req: falcon.Request, resp: falcon.Response, resource: object, succeeded: bool
@@ -85,16 +98,20 @@ class _Frame:
         resp.set_header("Cache-Control", "no-store")
         resp.set_header("X-Content-Type-Options", "nosniff")
         actor: Actor | None = req.context.actor
+        seconds = time.perf_counter() - req.context.begun
         _logger.info(
             "request",
             operation=req.context.operation,
             status=resp.status_code,
-            milliseconds=round((time.perf_counter() - req.context.begun) * 1000, 1),
+            milliseconds=round(seconds * 1000, 1),
             request_id=req.context.request_id,
+            correlation_id=req.context.correlation_id,
             actor=actor.id if actor else None,
             credential=actor.credential if actor else None,
             source=req.remote_addr,
         )
+        self._metrics.request(req.context.operation, resp.status_code, seconds)
+        clear_contextvars()
 
 
 class _Resource:
@@ -123,7 +140,7 @@ class _Door:
                 answer = handler(asked)
             except ForbiddenError as error:
                 # The rules see more than the door does: four eyes, whose roles are touched.
-                self.denials.note(row.name, actor, error, req.context.request_id)
+                self.denials.note(row.name, actor, error, req.context.correlation_id)
                 raise
             _render(row, req, resp, answer, asked)
 
@@ -138,18 +155,22 @@ class _Door:
         try:
             actor = auth.authenticate(header, known, source, self.services.clock())
         except UnauthorizedError as error:
-            self.denials.note(row.name, auth.stranger(source), error, req.context.request_id)
+            self.denials.note(row.name, auth.stranger(source), error, req.context.correlation_id)
             # Only failures are counted: behind one proxy, a stranger must not lock others out.
             if wait := self.services.bad_credentials.take(source):
                 raise ThrottledError("too many bad credentials", retry_after=wait) from None
             raise
         req.context.actor = actor
+        req.context.position = self._position
         try:
             auth.authorize(row, actor)
         except ForbiddenError as error:
-            self.denials.note(row.name, actor, error, req.context.request_id)
+            self.denials.note(row.name, actor, error, req.context.correlation_id)
             raise
         return actor
+
+    def _position(self) -> int:
+        return self.services.ledger.record.head().size
 
 
 def _asked(
@@ -172,7 +193,7 @@ def _asked(
         idempotency = Idempotency(actor.credential, row.method, req.path, key, digest)
     call = Call(
         actor=actor,
-        correlation_id=req.context.request_id,
+        correlation_id=req.context.correlation_id,
         reason=getattr(body, "reason", None) or getattr(query, "reason", None),
         expected_version=version,
         idempotency=idempotency,
@@ -228,7 +249,7 @@ def _fail(req: falcon.Request, resp: falcon.Response, error: Exception, params: 
     request_id: str = req.context.request_id
     refusal = _refusal(error, req)
     status, members = problems.document(refusal, request_id)
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    if status >= _OURS:
         # The exception's own text stays in the log: it may name tables, hosts or files.
         _logger.error(
             "failed",
@@ -240,8 +261,21 @@ def _fail(req: falcon.Request, resp: falcon.Response, error: Exception, params: 
     resp.status = status
     resp.content_type = problems.CONTENT_TYPE
     resp.data = problems.encode(members)
-    for name, value in _failure_headers(status, members, error).items():
+    headers = _failure_headers(status, members, error) | _position_header(status, req)
+    for name, value in headers.items():
         resp.set_header(name, value)
+
+
+def _position_header(status: int, req: falcon.Request) -> dict[str, str]:
+    """Which position a refusal knows of. Not on a 401, which looks the same whatever was wrong,
+    nor when it is the database that failed."""
+    known = req.context.position
+    if known is None or status == HTTPStatus.UNAUTHORIZED or status >= _OURS:
+        return {}
+    try:
+        return {"Ledger-Position": str(known())}
+    except (LedgerError, psycopg.Error, PoolTimeout, PoolClosed, TooManyRequests):
+        return {}  # a refusal stands, whether or not the head could be read after it
 
 
 def _failure_headers(status: int, members: Mapping[str, Any], error: Exception) -> dict[str, str]:

@@ -1,11 +1,26 @@
 """Certificates and the authority's roots over HTTP: wire models and rows."""
 
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, Final, Literal, Self, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from api.operation import ADMIN, READERS, Operation
-from api.wire import GrantStatus, Id, Page, Query, Reasoned, SubjectUser, Text, Time, Wire
+from api.scopes import Resource
+from api.wire import (
+    Digest,
+    GrantStatus,
+    Id,
+    Page,
+    Query,
+    Reasoned,
+    SubjectUser,
+    Text,
+    Time,
+    Truth,
+    Wire,
+    one_given,
+)
 
 CertificateState: TypeAlias = Literal["authorized", "issued", "revoked", "failed", "abandoned"]
 Standing: TypeAlias = Literal["good", "revoked", "on-hold", "expired", "not-issued"]
@@ -56,14 +71,22 @@ class Certificates(Wire):
     next: str | None
 
 
-class CertificateFilter(Page):
-    """Which certificates to list."""
+class GrantCertificateFilter(Page):
+    """Which certificates of one grant to list."""
+
+    state: CertificateState | None = None
+    expires_before: Annotated[Time | None, Field(description="Whose notAfter is earlier.")] = None
+
+
+class CertificateFilter(GrantCertificateFilter):
+    """Which certificates to list; `resource` and `sensitive` are of their grants' scopes."""
 
     grant_id: Id | None = None
     peer_id: Id | None = None
     subject_user_id: SubjectUser | None = None
-    state: CertificateState | None = None
-    expires_before: Time | None = None
+    resource: Resource | None = None
+    sensitive: Truth | None = None
+    key_digest: Digest | None = None
 
 
 class CertificateStatus(Wire):
@@ -86,6 +109,47 @@ class RevokeCertificate(Reasoned):
     detail: Annotated[Text | None, Field(description="The reason, when absent.")] = None
 
 
+class RevokeCertificates(RevokeCertificate):
+    """Which certificates end: those for which all that is given holds."""
+
+    model_config = one_given("grant_id", "peer_id", "subject_user_id", "key_digest")
+
+    grant_id: Id | None = None
+    peer_id: Id | None = None
+    subject_user_id: SubjectUser | None = None
+    key_digest: Digest | None = None
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not self.chosen():
+            raise PydanticCustomError(
+                "empty", "must name a grant_id, peer_id, subject_user_id or key_digest"
+            )
+        return self
+
+    def chosen(self) -> dict[str, object]:
+        """What was given to choose by."""
+        names = ("grant_id", "peer_id", "subject_user_id", "key_digest")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+
+class RevokedCertificate(Wire):
+    """A certificate that the command ended."""
+
+    serial: str
+    grant_id: Id
+
+
+class RevokedCertificates(Wire):
+    """What one command ended; those revoked before are not named again."""
+
+    items: list[RevokedCertificate]
+    more: Annotated[bool, Field(description="There may be others: give it again, as a new call.")]
+
+
+MOST_REVOKED: Final = 500
+"""How many certificates one command revokes at most."""
+
 _PATH: Final = "/v1/certificates/{serial}"
 
 ROWS: Final = (
@@ -95,7 +159,7 @@ ROWS: Final = (
         path="/v1/grants/{grant_id}/certificates",
         summary="Certificates of a grant",
         roles=READERS,
-        query=Page,
+        query=GrantCertificateFilter,
         out=Certificates,
     ),
     Operation(
@@ -138,6 +202,26 @@ ROWS: Final = (
         out=Certificate,
         problems=("hold-means-suspend", "reason-required"),
         example={"revocation_reason": "keyCompromise", "reason": "Laptop stolen."},
+    ),
+    Operation(
+        name="certificate.revoke-many",
+        method="POST",
+        path="/v1/certificates/revoke",
+        summary="Revoke all certificates of a grant, peer, subject user or key",
+        description=(
+            f"In one append, those in flight too; {MOST_REVOKED} at most, else `more` is true. "
+            "Their grants stay as they are: a peer with a token can enroll again."
+        ),
+        roles=ADMIN,
+        command=True,
+        body=RevokeCertificates,
+        out=RevokedCertificates,
+        problems=("not-found", "hold-means-suspend", "reason-required"),
+        example={
+            "key_digest": "9f" * 32,
+            "revocation_reason": "keyCompromise",
+            "reason": "The key was found in a public repository.",
+        },
     ),
     Operation(
         name="authority.roots",

@@ -1,4 +1,4 @@
-"""Opaque cursors for keyset pages. A cursor fits one operation and one set of filters only.
+"""Opaque cursors for keyset pages. A cursor fits one list and one set of filters only.
 
 It is no secret and no authority: who forges one sees what the same filters would show anyway.
 """
@@ -18,7 +18,10 @@ _FORMAT: Final = 1
 
 
 def write(operation: str, page: Page, position: int, last: str) -> str:
-    """A cursor for what follows `last`. `position`: the ledger's, when the first page was read."""
+    """A cursor for what follows `last`. `position`: the ledger's, when the first page was read.
+
+    operation: the list's, with the object's id if it lies below one.
+    """
     content = [_FORMAT, _fingerprint(operation, page), position, last]
     return base64.urlsafe_b64encode(orjson.dumps(content)).rstrip(b"=").decode()
 

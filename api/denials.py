@@ -75,18 +75,25 @@ class Denials:
             ]
             windows = [self._windows.pop(source) for source in over]
         for window in windows:
-            self._summarise(window)
+            if not self._summarise(window) and everything:
+                # The database is away: at the service's end thousands must not be tried one by one.
+                _logger.warning("summaries of denials not recorded", sources=len(windows))
+                return
 
-    def _summarise(self, window: _Window) -> None:
+    def _summarise(self, window: _Window) -> bool:
         if window.held and window.last is not None:
             operation, actor, problem = window.last
-            self._write(operation, actor, problem, window.held, str(uuid4()))
+            return self._write(operation, actor, problem, window.held, str(uuid4()))
+        return True
 
     def _write(
         self, operation: str, actor: Actor, problem: str, count: int, request_id: str
-    ) -> None:
+    ) -> bool:
+        """Record one denial or summary; False if it cannot be."""
         fact = CallDenied(operation=operation, problem=problem, count=count)
         try:
             self.record(Call(actor=actor, correlation_id=request_id), fact)
         except Exception as error:  # noqa: BLE001 - a denial stands whether or not it is recorded
             _logger.warning("denial not recorded", operation=operation, error=type(error).__name__)
+            return False
+        return True

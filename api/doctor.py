@@ -4,36 +4,42 @@ Each check has an id that never changes, a status, what was found, and the next 
 is adding a function to `_CHECKS` below.
 """
 
-import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import psycopg
+from cryptography import x509
 from psycopg.rows import tuple_row
 
+from api import host
+from api.findings import Check, Status
+from api.last_seen import LastSeen
+from api.rotation import NEW_ROOT, ROOT_ENDS_SOON
 from api.settings import Settings
 from api.wiring import WiringError, database
+from ledger.database import Reads
 from ledger.errors import LedgerError
+from ledger.record import Record
 from migrations import runner
 from migrations.embedded import EmbeddedError
 from projections import alarms, authorities, policy, verify
 
-Status: TypeAlias = Literal["ok", "warn", "fail"]
 _Clock: TypeAlias = Callable[[], datetime]
 _Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 
 EXIT: Final[dict[Status, int]] = {"ok": 0, "warn": 1, "fail": 2}
-_OLDEST, _NEWEST = 15, 18  # PostgreSQL majors this release was tested with
 _SKEW: Final = timedelta(seconds=30)  # beyond it the ledger itself refuses to write
 _NEAR_SKEW: Final = timedelta(seconds=5)
 _AHEAD: Final = timedelta(seconds=60)
 _AUTHORITY_ENDS_SOON: Final = timedelta(days=30)
 _CONNECT_SECONDS: Final = 10
+_WHOLE: Final = 20_000  # events; a ledger up to this size is checked whole, in seconds
+_PART: Final = 1_000  # of a larger one, the newest events
 _PRIVATE_SUFFIXES: Final = frozenset({".key", ".token", ".pgpass", ".password"})
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
@@ -42,22 +48,7 @@ _ROLE: Final = (
     "FROM pg_roles r, pg_class c WHERE r.rolname = current_user AND c.oid = to_regclass(%s)"
 )
 _MAY_CHANGE: Final = "SELECT has_table_privilege(%s, 'UPDATE, DELETE, TRUNCATE')"
-_MARK: Final = "last-seen-head"
-_LEAF_AT: Final = "SELECT encode(leaf, 'hex') FROM ledger_events WHERE position = %s"
-_LAST_LEAF: Final = (
-    "SELECT position, encode(leaf, 'hex') FROM ledger_events ORDER BY position DESC LIMIT 1"
-)
 _FACTS: Final = ("ledger_events", "ledger_nodes", "ledger_claims", "ledger_idempotency")
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing that was looked at. `hint` is the next step, empty when nothing is to be done."""
-
-    id: str
-    status: Status
-    detail: str
-    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +67,7 @@ def examine(settings: Settings, clock: _Clock) -> list[Check]:
     except (psycopg.Error, EmbeddedError, WiringError) as error:
         unreached = Check("database", "fail", str(error).strip(), _hint_for_database(settings))
         found = [unreached, *(_unseen(name) for name, _ in _CHECKS if name != "database")]
-    return [*found, _key_files(settings)]
+    return [*found, *(_look(name, check, settings) for name, check in _ON_THIS_MACHINE)]
 
 
 def worst(checks: list[Check]) -> Status:
@@ -110,17 +101,26 @@ def _run(name: str, check: Callable[[_Scene], Check], scene: _Scene) -> Check:
         return Check(name, "fail", f"cannot be examined: {str(error).strip()}")
 
 
+def _look(name: str, check: Callable[[Settings], Check], settings: Settings) -> Check:
+    try:
+        return check(settings)
+    except (OSError, EmbeddedError) as error:
+        return Check(name, "fail", f"cannot be examined: {error}")
+
+
 # ---- the checks -----------------------------------------------------------------------------
 
 
 def _database_check(scene: _Scene) -> Check:
-    major = scene.connection.info.server_version // 10000
-    detail = f"PostgreSQL {major} answers"
-    if major < _OLDEST:
-        return Check("database", "fail", detail, f"Use PostgreSQL {_OLDEST} to {_NEWEST}.")
-    if major > _NEWEST:
-        return Check("database", "warn", detail, f"Tested are PostgreSQL {_OLDEST} to {_NEWEST}.")
-    return Check("database", "ok", detail)
+    return host.version(scene.connection.info.server_version)
+
+
+def _durability(scene: _Scene) -> Check:
+    return host.durability(scene.connection)
+
+
+def _checksums(scene: _Scene) -> Check:
+    return host.checksums(scene.connection)
 
 
 def _schema(scene: _Scene) -> Check:
@@ -193,14 +193,17 @@ def _authority(scene: _Scene) -> Check:
     live = [found for found in authorities.everything(scene.connection) if not found.retired_at]
     if not live:
         return Check("authority", "fail", "none: no certificate can be issued", "Run `init`.")
-    newest = max(live, key=lambda found: found.not_after)
+    newest = live[-1]  # the one adopted last issues
     left = newest.not_after - scene.clock()
     detail = f"{newest.kind}, ends {newest.not_after:%Y-%m-%d %H:%M:%S} UTC"
-    if left <= timedelta(0):
-        return Check("authority", "fail", detail, "Adopt a new authority.")
-    if left < _AUTHORITY_ENDS_SOON:
-        return Check("authority", "warn", detail, "Adopt a new authority before it ends.")
-    return Check("authority", "ok", detail)
+    root = x509.load_der_x509_certificate(newest.chain[-1]).not_valid_after_utc
+    if root - scene.clock() < ROOT_ENDS_SOON:
+        detail, hint = f"{detail}, its root {root:%Y-%m-%d}", NEW_ROOT
+    elif left < _AUTHORITY_ENDS_SOON:
+        hint = "Run `fedledger ca rotate`."
+    else:
+        return Check("authority", "ok", detail)
+    return Check("authority", "warn" if left > timedelta(0) else "fail", detail, hint)
 
 
 def _alarms(scene: _Scene) -> Check:
@@ -214,39 +217,34 @@ def _alarms(scene: _Scene) -> Check:
 
 
 def _integrity(scene: _Scene) -> Check:
-    report = verify.check_ledger(scene.dsn)
+    size = _one(scene, "SELECT size FROM ledger_head") or 0
+    if size <= _WHOLE:
+        report, scope = verify.check_ledger(scene.dsn), "all of it, and every table"
+    else:
+        report = verify.check_newest(scene.dsn, _PART)
+        scope = f"checked: the newest {_PART} and the head; no table"
     if report.violations:
         shown = "; ".join(f"{where}: {what}" for where, what in report.violations[:5])
         return Check(
             "integrity", "fail", f"{len(report.violations)} violations: {shown}",
-            "Stop writing, keep everything as it is, and compare with a backup.",
+            _TAMPERED,
         )  # fmt: skip
-    return Check("integrity", "ok", str(report))
+    return Check("integrity", "ok", f"{report.size} events are right ({scope})")
 
 
 def _history(scene: _Scene) -> Check:
-    """Compare with the head the last run saw: a restored old backup is sound, yet lost events."""
-    mark = scene.settings.home / _MARK
-    known = mark.read_text("ascii").split() if mark.exists() else []
-    if known and _one(scene, _LEAF_AT, int(known[0])) != known[1]:
-        return Check(
-            "history", "fail", f"position {known[0]} is gone or another than was seen before",
-            "An old state was restored: certificates and refusals since then are not on record. "
-            f"Restore what is missing; if that is impossible, look into it, then remove {mark}.",
-        )  # fmt: skip
-    row = scene.connection.execute(_LAST_LEAF).fetchone()
-    if row is None:
+    """Compare with the head seen last: a restored old backup is sound, yet lost events."""
+    reads = Reads(scene.dsn, 1)
+    try:
+        seen = LastSeen(scene.settings.home, Record(reads))
+        if objection := seen.objection():
+            return Check("history", "fail", objection, seen.advice())
+        size = seen.remember()
+    finally:
+        reads.close()
+    if size == 0:
         return Check("history", "warn", "the ledger is empty", "Run `fedledger init`.")
-    _remember(mark, f"{row[0]} {row[1]}\n")
-    return Check("history", "ok", f"{row[0]} events, nothing lost since the last look")
-
-
-def _remember(mark: Path, text: str) -> None:
-    """Replace the mark whole; a home that cannot be written only costs the next comparison."""
-    written = mark.with_suffix(f".{os.getpid()}")
-    with suppress(OSError):
-        written.write_text(text, "ascii")
-        written.replace(mark)
+    return Check("history", "ok", f"{size} events, nothing lost since the last look")
 
 
 def _key_files(settings: Settings) -> Check:
@@ -278,8 +276,11 @@ def _seconds(span: timedelta) -> str:
 
 
 _NTP: Final = "Set the clocks of this machine and of the database right (NTP)."
+_TAMPERED: Final = "Stop writing, keep everything as it is, and compare with a backup."
 _CHECKS: Final[tuple[tuple[str, Callable[[_Scene], Check]], ...]] = (
     ("database", _database_check),
+    ("durability", _durability),
+    ("checksums", _checksums),
     ("schema", _schema),
     ("service-role", _service_role),
     ("immutability", _triggers),
@@ -289,4 +290,9 @@ _CHECKS: Final[tuple[tuple[str, Callable[[_Scene], Check]], ...]] = (
     ("alarms", _alarms),
     ("integrity", _integrity),
     ("history", _history),
+)
+_ON_THIS_MACHINE: Final[tuple[tuple[str, Callable[[Settings], Check]], ...]] = (
+    ("key-files", _key_files),
+    ("disk", host.disk),
+    ("private-server", host.private_server),
 )

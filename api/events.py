@@ -36,6 +36,7 @@ class EventFilter(Page):
         str | None, StringConstraints(pattern=r"^[a-z-]{1,40}\.[a-z-]{1,40}\.v[0-9]{1,3}$")
     ] = None
     after: Annotated[Position | None, Field(description="Only positions above this.")] = None
+    before: Annotated[Position | None, Field(description="Only positions below this.")] = None
     since: Annotated[Time | None, Field(description="Recorded at this time or later.")] = None
     until: Annotated[Time | None, Field(description="Recorded before this time.")] = None
     actor: Annotated[

@@ -9,6 +9,8 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
+from api.health import Unready
+from api.metrics import Metrics
 from api.operation import Operation
 from api.reading import Snapshot
 from api.readings import Readings
@@ -27,7 +29,11 @@ JSON: Final = "application/json"
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The parts a handler may use; wiring chooses them. `read` opens one consistent view."""
+    """The parts a handler may use; wiring chooses them. `read` opens one consistent view.
+
+    unready: why requests cannot be served, None when they can.
+    pools: name → connections in use, connections open.
+    """
 
     ledger: Ledger
     issuance: IssuanceCycle
@@ -37,7 +43,9 @@ class Services:
     bad_credentials: Throttle
     enrollments: Throttle
     readings: Readings
-    ready: Callable[[], bool]
+    metrics: Metrics
+    unready: Callable[[], Unready | None]
+    pools: Callable[[], Mapping[str, tuple[int, int]]]
 
 
 @dataclass(frozen=True, slots=True)

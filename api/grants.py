@@ -19,6 +19,7 @@ from api.wire import (
     Time,
     Truth,
     Wire,
+    one_given,
 )
 
 
@@ -41,6 +42,8 @@ class ApproveGrant(Nothing):
 class AmendGrant(Reasoned):
     """Other terms for a grant that nobody used yet; voids approvals, cancels open tokens."""
 
+    model_config = one_given("scope", "not_before", "expires_at")
+
     scope: ScopeOrNone = None
     not_before: Time | None = None
     expires_at: Time | None = None
@@ -54,6 +57,8 @@ class AmendGrant(Reasoned):
 
 class NarrowGrant(Reasoned):
     """Less than before, at once."""
+
+    model_config = one_given("scope", "expires_at")
 
     scope: ScopeOrNone = None
     expires_at: Time | None = None

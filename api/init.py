@@ -28,9 +28,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from psycopg import sql
 
+from api import authorities
 from api.exchange import Clock
 from api.settings import Settings
-from api.wiring import AUTHORITY_FOLDER, Dsns, WiringError, database, open_ledger, system_clock
+from api.wiring import Dsns, WiringError, database, open_ledger, system_clock
 from ca.local import LocalAuthority
 from ledger.application import Ledger
 from ledger.bearer import parse, same_digest
@@ -71,7 +72,7 @@ def initialise(settings: Settings, clock: Clock = system_clock) -> Initialised:
         MigrationError, EmbeddedError, LocalAuthorityError: as their names say.
     """
     _make_home(settings.home)
-    with _alone(settings.home), database(settings, create=True) as dsns:
+    with alone(settings.home), database(settings, create=True) as dsns:
         migrate(dsns)
         return furnish(dsns.service, settings.home, settings.origin, clock)
 
@@ -138,7 +139,8 @@ def _make_home(home: Path) -> None:
 
 
 @contextmanager
-def _alone(home: Path) -> Iterator[None]:
+def alone(home: Path) -> Iterator[None]:
+    """Be the one process that changes what is in this home; waits for its turn."""
     handle = os.open(home / "init.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -185,7 +187,7 @@ def _log_key(home: Path, *, make: bool) -> bytes:
 
 
 def _authority(home: Path, origin: str, clock: Clock, *, make: bool) -> LocalAuthority:
-    folder = home / AUTHORITY_FOLDER
+    folder = home / authorities.FOLDER
     if folder.exists():
         return LocalAuthority.open(folder)
     if not make:

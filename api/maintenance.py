@@ -4,6 +4,7 @@ It decides nothing. Each round stands alone, so that a failure costs one round o
 """
 
 import threading
+from collections.abc import Callable
 from typing import Final
 
 import psycopg
@@ -11,6 +12,7 @@ import structlog
 
 from api.denials import Denials
 from api.exchange import Clock
+from api.last_seen import LastSeen
 from ca.reconciler import Reconciler
 from ledger.errors import LedgerError
 
@@ -21,7 +23,17 @@ _PERIOD: Final = 10.0  # seconds
 class Maintenance:
     """Runs rounds in a thread of its own from `start` to `stop`."""
 
-    def __init__(self, reconciler: Reconciler, denials: Denials, clock: Clock) -> None:
+    def __init__(
+        self,
+        reconciler: Reconciler,
+        denials: Denials,
+        last_seen: LastSeen,
+        stop_writing: Callable[[str], None],
+        clock: Clock,
+    ) -> None:
+        """`stop_writing` is called once it is found that history was lost, with the reason."""
+        self._last_seen = last_seen
+        self._stop_writing = stop_writing
         self._reconciler = reconciler
         self._denials = denials
         self._clock = clock
@@ -43,6 +55,10 @@ class Maintenance:
         """Do everything once."""
         self._denials.flush()
         try:
+            if objection := self._last_seen.objection():
+                self._stop_writing(objection)
+                return
+            self._last_seen.remember()
             report = self._reconciler.run_once(self._clock())
         except (LedgerError, psycopg.Error) as error:
             # The database is away; so is everything else, and the next round may find it.
@@ -53,5 +69,9 @@ class Maintenance:
 
     def _run(self) -> None:
         while not self._ending.is_set():
-            self.round()
+            try:
+                self.round()
+            except Exception as error:
+                # Without this the thread would end, and nobody would drive issuances on.
+                _logger.error("a round of maintenance failed", exc_info=error)
             self._ending.wait(_PERIOD)

@@ -8,18 +8,21 @@ from pydantic.json_schema import models_json_schema
 
 from api.operation import Operation
 from api.operations import OPERATIONS
-from api.problems import CONTENT_TYPE, PROBLEMS
-from api.wire import UUID_PATTERN, ProblemDocument, Rehearsal
+from api.problems import CONTENT_TYPE, PROBLEMS, TYPE_PREFIX
+from api.wire import ANY_SERIAL_PATTERN, ANY_UUID_PATTERN, ProblemDocument, Rehearsal
 
 _JSON: Final = "application/json"
+_OURS: Final = HTTPStatus.INTERNAL_SERVER_ERROR
+_STRANGERS: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS})
 _Mode: TypeAlias = Literal["validation", "serialization"]
 _Names: TypeAlias = dict[tuple[Any, _Mode], dict[str, Any]]
 
-_ID: Final[dict[str, Any]] = {"type": "string", "format": "uuid", "pattern": UUID_PATTERN}
+# What is taken, which is more than what is given: see `parse_id` and `parse_serial`.
+_ID: Final[dict[str, Any]] = {"type": "string", "format": "uuid", "pattern": ANY_UUID_PATTERN}
 _PARAMETERS: Final[dict[str, dict[str, Any]]] = {
-    "serial": {"type": "string", "pattern": "^[4-7][0-9a-f]{31}$"},
+    "serial": {"type": "string", "pattern": ANY_SERIAL_PATTERN},
     "accessor": {"type": "string", "pattern": "^[0-9a-z]{16}$"},
-    "position": {"type": "integer", "minimum": 1},
+    "position": {"type": "integer", "minimum": 1, "maximum": 10**16 - 1},
 }
 _HEADERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "X-Request-Id": ("The request's id; yours, if you sent a UUID.", {"type": "string"}),
@@ -37,12 +40,19 @@ _INPUTS: Final[dict[str, dict[str, Any]]] = {
         "in": "header",
         "description": "Chosen by the caller; a repeat gets the answer of the first time.",
         "schema": {"type": "string", "pattern": "^[!-~]{1,200}$"},
+        "example": "01890a5d-ac96-774b-bcce-b302099a8057",
     },
     "If-Match": {
         "name": "If-Match",
         "in": "header",
         "description": "The ETag that was decided on; 412 when it has moved.",
-        "schema": {"type": "string", "pattern": '^("[0-9]{1,15}"|\\*)$'},
+        "schema": {
+            "anyOf": [
+                {"type": "string", "pattern": '^"[1-9][0-9]{0,14}"$'},
+                {"type": "string", "enum": ["*"]},
+            ]
+        },
+        "example": '"3"',
     },
     "dry_run": {
         "name": "dry_run",
@@ -137,18 +147,29 @@ def _parameters(row: Operation, names: _Names, schemas: dict[str, Any]) -> list[
                 "name": name,
                 "in": "query",
                 "required": name in schema.get("required", ()),
-                "schema": property_,
+                "schema": _sendable(property_),
             }
             for name, property_ in schema.get("properties", {}).items()
         ]
     wanted = {
         "dry_run": row.rehearsable,
         "IdempotencyKey": row.command and row.method == "POST",
-        "IfMatch": row.command and row.versioned and row.status != HTTPStatus.CREATED,
+        "IfMatch": row.conditional,
     }
     return found + [
         {"$ref": f"#/components/parameters/{name}"} for name, needed in wanted.items() if needed
     ]
+
+
+def _sendable(schema: dict[str, Any]) -> dict[str, Any]:
+    """A query's member as it can be sent: there is no null in a query, only absence."""
+    found = {name: value for name, value in schema.items() if name not in {"anyOf", "title"}}
+    for choice in schema.get("anyOf", ()):
+        if choice != {"type": "null"}:
+            found = choice | found
+    if found.get("default", "") is None:
+        del found["default"]
+    return found
 
 
 def _responses(row: Operation, names: _Names) -> dict[str, Any]:
@@ -171,12 +192,15 @@ def _responses(row: Operation, names: _Names) -> dict[str, Any]:
                 "content": {_JSON: {"schema": rehearsal}},
             }
     for status, codes in sorted(problems_of(row).items()):
-        found[str(status)] = _problem(status, codes)
+        found[str(status)] = _problem(row, status, codes)
+    for status in row.also:
+        found[str(status)]["content"] |= success["content"]
+        found[str(status)]["headers"] |= success["headers"]
     return found
 
 
 def _out(row: Operation, names: _Names, media: str) -> dict[str, Any]:
-    if media != _JSON:
+    if not media.endswith("json"):
         return {"type": "string"}
     return {"type": "object"} if row.out is None else names[row.out, "serialization"]
 
@@ -215,25 +239,38 @@ def _general(row: Operation) -> set[str]:
         (row.access == "operator", {"forbidden"}),
         (bool(row.parameters), {"not-found"}),
         (row.body is not None, {"malformed", "too-large", "unsupported-media-type"}),
-        (row.command, {"busy", "clock-untrusted", "commit-outcome-unknown", "lost-history"}),
+        (
+            row.command,
+            {"busy", "clock-untrusted", "commit-outcome-unknown", "lost-history", "storage-full"},
+        ),
         (
             row.rehearsable and row.method == "POST",
             {"idempotency-in-flight", "idempotency-key-reused"},
         ),
-        (row.command and row.versioned and row.status != HTTPStatus.CREATED, {"stale"}),
+        (row.conditional, {"stale"}),
         (row.out is not None and "next" in row.out.model_fields, {"cursor"}),
     )
     return {code for applies, codes in asked if applies for code in codes}
 
 
-def _problem(status: int, codes: list[str]) -> dict[str, Any]:
+def _problem(row: Operation, status: int, codes: list[str]) -> dict[str, Any]:
     headers = ["X-Request-Id"]
+    if row.access == "operator" and status not in _STRANGERS and status < _OURS:
+        headers.append("Ledger-Position")
     if status == HTTPStatus.UNAUTHORIZED:
         headers.append("WWW-Authenticate")
     if status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}:
         headers.append("Retry-After")
+    types = {
+        "type": {"enum": [TYPE_PREFIX + code for code in codes]},
+        "code": {"enum": codes},
+        "status": {"const": status},
+    }
+    schema = {
+        "allOf": [{"$ref": "#/components/schemas/ProblemDocument"}, {"properties": types}],
+    }
     return {
-        "description": ", ".join(f"`{code}`" for code in codes),
+        "description": "\n".join(f"- `{code}`: {PROBLEMS[code].title}" for code in codes),
         "headers": _references(headers),
-        "content": {CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}},
+        "content": {CONTENT_TYPE: {"schema": schema}},
     }

@@ -6,9 +6,10 @@ validation, authorization, the OpenAPI document and the command line's client ar
 
 import re
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from api.wire import Role
 
@@ -31,7 +32,8 @@ class Operation:
     access: `operator` needs a bearer credential with one of `roles`; `public` needs nothing;
         `enrollment-token` carries its secret in the body.
     command: it appends to the ledger, so it takes `dry_run` and, for POST, `Idempotency-Key`.
-    versioned: its answer has an ETag; a versioned command honours `If-Match`.
+    versioned: its answer has an ETag; see `conditional` for `If-Match`.
+    also: failure statuses that may come with the model of a success (a report on bad health).
     problems: codes beyond those every operation of its kind can give.
     media: content types of a success; the first is the default.
     """
@@ -49,6 +51,7 @@ class Operation:
     query: type[BaseModel] | None = None
     out: type[BaseModel] | None = None
     status: int = 200
+    also: tuple[int, ...] = ()
     problems: tuple[str, ...] = ()
     media: tuple[str, ...] = ("application/json",)
     example: dict[str, Any] = field(default_factory=dict)
@@ -65,15 +68,25 @@ class Operation:
 
     @property
     def body_needed(self) -> bool:
-        """Whether an empty body is refused: some member has no default."""
-        return self.body is not None and any(
-            member.is_required() for member in self.body.model_fields.values()
-        )
+        """Whether an empty body is refused: something in it must be given."""
+        if self.body is None:
+            return False
+        try:
+            self.body.model_validate({})
+        except ValidationError:
+            return True
+        return False
 
     @property
     def rehearsable(self) -> bool:
         """Whether `?dry_run=true` is understood."""
         return self.command and self.access == "operator"
+
+    @property
+    def conditional(self) -> bool:
+        """Whether `If-Match` is understood: it changes something that was there before."""
+        made = self.status == HTTPStatus.CREATED and not self.parameters
+        return self.command and self.versioned and not made
 
     def url(self, **values: object) -> str:
         """The path with its parameters filled in; KeyError when one is missing.

@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from api.operation import EITHER, READERS, Operation
-from api.wire import Id, Listed, Nothing, Page, Query, Role, Seconds, Time, Truth, Wire
+from api.wire import Id, Listed, Nothing, Page, Role, Seconds, Time, Truth, Wire
 
 _Roles = Annotated[
     list[Role],
@@ -56,6 +56,7 @@ class OperatorFilter(Page):
 
     role: Role | None = None
     enabled: Truth | None = None
+    kind: Literal["person", "machine"] | None = None
 
 
 class Credential(Wire):
@@ -69,9 +70,19 @@ class Credential(Wire):
 
 
 class Credentials(Wire):
-    """All credentials ever issued to one operator, newest first."""
+    """One page of the credentials ever issued to one operator, newest first."""
 
     items: list[Credential]
+    next: str | None
+
+
+class CredentialFilter(Page):
+    """Which credentials of one operator to list."""
+
+    live: Annotated[
+        Truth, Field(description="Only those neither revoked nor expired, if enabled.")
+    ] = False
+    expires_before: Time | None = None
 
 
 class IssuedCredential(Wire):
@@ -151,7 +162,7 @@ ROWS: Final = (
         path=f"{_PATH}/credentials",
         summary="List an operator's credentials",
         roles=READERS,
-        query=Query,
+        query=CredentialFilter,
         out=Credentials,
     ),
     Operation(

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from api.operation import APPROVER, READERS, Operation
-from api.wire import Nothing, Seconds, Time, Whole, Wire
+from api.wire import Nothing, Seconds, Time, Whole, Wire, one_given
 
 
 class Policy(Wire):
@@ -24,6 +24,15 @@ class Policy(Wire):
 
 class ChangePolicy(Nothing):
     """What changes; the rest stays."""
+
+    model_config = one_given(
+        "four_eyes",
+        "required_approvals",
+        "approval_days",
+        "max_grant_days",
+        "certificate_ttl",
+        "token_ttl",
+    )
 
     four_eyes: bool | None = None
     required_approvals: Annotated[Whole | None, Field(description="0 means 1.")] = None

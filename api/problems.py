@@ -128,6 +128,10 @@ _DOOR: Final[Mapping[str, tuple[int, str]]] = {
     ),
     "lost-history": (503, "The database has lost events; nothing is written until it is restored."),
     "projections-version": (503, "The tables belong to another release of this program."),
+    "storage-full": (
+        503,
+        "The database's disk is full: reading goes on, writing again once there is space.",
+    ),
     "storage-unavailable": (503, "The database does not answer."),
 }
 _RULES_ELSE: Final[Mapping[int, tuple[str, ...]]] = {

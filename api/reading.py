@@ -7,11 +7,9 @@ from datetime import datetime
 from typing import Any, Final
 
 from psycopg import Connection, IsolationLevel
-from psycopg_pool import ConnectionPool
 
-from ledger.database import conninfo
+from ledger.database import Pool, conninfo
 
-_WAIT: Final = 5.0  # seconds for a free connection
 _SESSION: Final = "-c statement_timeout=10s -c timezone=UTC -c default_transaction_read_only=on"
 # Here and not through `Record`: position and rows must be of one transaction.
 _HEAD: Final = "SELECT size FROM ledger_head"
@@ -37,14 +35,13 @@ class Reader:
         clock: Callable[[], datetime],
     ) -> None:
         self._clock = clock
-        self._pool = ConnectionPool(
+        self._pool = Pool(
             conninfo(dsn, options=_SESSION),
             min_size=1,
             max_size=size,
-            timeout=_WAIT,
             kwargs={"autocommit": True},  # a single look is one round trip, not three
             configure=_isolate,
-            check=ConnectionPool.check_connection,
+            checked=True,
             name="fedledger-read",
             open=True,
         )
@@ -61,6 +58,11 @@ class Reader:
         """A connection for a single statement."""
         with self._pool.connection() as connection:
             yield connection
+
+    @property
+    def connections(self) -> tuple[int, int]:
+        """How many connections are in use, and how many are open."""
+        return self._pool.use
 
     def close(self) -> None:
         """Close all connections."""

@@ -6,7 +6,6 @@ expected, never what was sent.
 
 import re
 from collections.abc import Callable, Mapping
-from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -35,6 +34,15 @@ def request_id(header: str | None) -> str:
         return str(parse_id(header or ""))
     except ValueError:
         return str(uuid4())
+
+
+def correlation_id(header: str | None, request_id: str) -> str:
+    """The caller's X-Correlation-Id if it is a UUID, for what takes several requests; else the
+    request's own id."""
+    try:
+        return str(parse_id(header or ""))
+    except ValueError:
+        return request_id
 
 
 def path_values(row: Operation, raw: Mapping[str, str]) -> dict[str, object]:
@@ -163,7 +171,7 @@ def expected_version(row: Operation, header: str | None) -> int | None:
     """
     if header is None:
         return None
-    if not (row.command and row.versioned and row.status != HTTPStatus.CREATED):
+    if not row.conditional:
         raise _header("If-Match", "this operation does not take it")
     if header.strip() == "*":
         return None

@@ -48,9 +48,9 @@ SCOPE_EXAMPLE: Final = {"resources": ["tasks", "notes"], "max_rows_per_query": 1
 
 
 class ValidateScope(Wire):
-    """A scope to be judged; nothing is recorded."""
+    """A scope to be judged; nothing is recorded. Whatever JSON it is, it gets a verdict."""
 
-    scope: Scope
+    scope: Annotated[Any, WithJsonSchema({"examples": [SCOPE_EXAMPLE]})]
 
 
 class ScopeIssue(Wire):

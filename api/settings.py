@@ -7,7 +7,7 @@ secrets: no repr, log line or error shows them.
 import ipaddress
 import os
 from pathlib import Path
-from typing import Annotated, Final, Self
+from typing import Annotated, Any, Final, Self
 
 from pydantic import Field, SecretStr, StringConstraints, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -52,7 +52,9 @@ class Settings(BaseSettings):
     origin: Annotated[
         str | None,
         StringConstraints(pattern=r"^[a-z0-9.-]+(/[a-z0-9.-]+)*$", max_length=200),
-        Field(description="the ledger's name for ever; needed by init, ignored afterwards"),
+        Field(
+            description="the ledger's name for ever, chosen at init; <hostname>/fedledger if absent"
+        ),
     ] = None
     behind_proxy: Annotated[
         bool,
@@ -62,7 +64,11 @@ class Settings(BaseSettings):
         str, Field(description="the one address whose X-Forwarded-For is believed")
     ] = "127.0.0.1"
     threads: Annotated[int, Field(ge=1, le=256, description="requests served at once")] = 16
-    log_level: Annotated[str, StringConstraints(pattern=r"^(debug|info|warning|error)$")] = "info"
+    log_level: Annotated[
+        str,
+        StringConstraints(pattern=r"^(debug|info|warning|error)$"),
+        Field(description="the least that is written: debug, info, warning or error"),
+    ] = "info"
     bad_credentials_per_minute: Annotated[
         int, Field(ge=1, le=100_000, description="from one source, then 429")
     ] = 30
@@ -126,14 +132,14 @@ def without_real_ledger() -> dict[str, str]:
     }
 
 
-def load() -> Settings:
-    """Read the environment.
+def load(**chosen: Any) -> Settings:
+    """Read the environment; `chosen` goes before it, where it is not None.
 
     Raises:
         SettingsError: a value is not valid.
     """
     try:
-        return Settings()
+        return Settings(**{name: value for name, value in chosen.items() if value is not None})
     except ValidationError as error:
         raise SettingsError("; ".join(_described(error))) from None
 

@@ -16,6 +16,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    JsonValue,
     PlainSerializer,
     StringConstraints,
     WithJsonSchema,
@@ -31,7 +32,12 @@ _UUID: Final = re.compile(
     r"[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}", re.ASCII
 )
 _SERIAL: Final = re.compile(r"[4-7][0-9a-f]{31}", re.ASCII)
-UUID_PATTERN: Final = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
+ANY_UUID_PATTERN: Final = (
+    "^[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}$"
+)
+"""What `parse_id` takes."""
+ANY_SERIAL_PATTERN: Final = "^(0[xX])?:*[4-7](:*[0-9A-Fa-f]){31}:*$"
+"""What `parse_serial` takes."""
 TIME_PATTERN: Final = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$"
 
 
@@ -116,7 +122,7 @@ def _listed(value: object) -> object:
 
 
 def _digits(value: object) -> object:
-    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,15}", value, re.ASCII):
+    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,16}", value, re.ASCII):
         return int(value)
     return value
 
@@ -151,8 +157,9 @@ Reason = Annotated[
 ]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
 SubjectUser = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z._:@-]{1,100}$")]
-Seconds = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=2**31)]
-Whole = Annotated[int, BeforeValidator(_whole), Field(ge=0, le=2**31)]
+# Bounds stand before the validator: behind it, the JSON schema would not say them in its own words.
+Seconds = Annotated[int, Field(ge=1, le=2**31), BeforeValidator(_whole)]
+Whole = Annotated[int, Field(ge=0, le=2**31), BeforeValidator(_whole)]
 Role: TypeAlias = Literal["admin", "approver", "auditor", "operator", "gateway"]
 T = TypeVar("T")
 Listed = Annotated[list[T], BeforeValidator(_listed)]
@@ -170,8 +177,8 @@ GrantStatus: TypeAlias = Literal[
 
 Limit = Annotated[
     int,
-    BeforeValidator(_digits),
     Field(ge=1, le=500, description="Most items in one page."),
+    BeforeValidator(_digits),
 ]
 Cursor = Annotated[
     str,
@@ -179,7 +186,7 @@ Cursor = Annotated[
     Field(description="Where to go on: `next` of the page before, with the same filters."),
 ]
 Truth = Annotated[bool, BeforeValidator(_truth)]
-Position = Annotated[int, BeforeValidator(_digits), Field(ge=1, le=2**53)]
+Position = Annotated[int, Field(ge=1, le=2**53), BeforeValidator(_digits)]
 
 
 class Query(Wire):
@@ -203,6 +210,17 @@ class Reasoned(Wire):
     """A command that takes rights away or gives them back: it says why."""
 
     reason: Reason
+
+
+def one_given(*names: str) -> ConfigDict:
+    """The configuration of a model of which one of these members must be there and not null.
+
+    It only puts this into the JSON schema; the model's own validator says it to the caller.
+    """
+    given: list[JsonValue] = [
+        {"required": [name], "properties": {name: {"not": {"type": "null"}}}} for name in names
+    ]
+    return ConfigDict(json_schema_extra={"anyOf": given})
 
 
 class PlannedEvent(Wire):

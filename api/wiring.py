@@ -9,41 +9,42 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
-from uuid import UUID
 
 import psycopg
 
-from api import loglines
+from api import authorities, loglines
 from api.app import build
 from api.denials import Denials
 from api.exchange import Clock, Services
 from api.handlers.table import HANDLERS
+from api.health import Unready
+from api.last_seen import LastSeen
 from api.maintenance import Maintenance
+from api.metrics import Metrics
 from api.operations import OPERATIONS
 from api.reading import Reader
 from api.readings import Readings
 from api.server import serve as serve_http
 from api.settings import Settings
 from api.throttle import Throttle
-from ca.authority import Authority
 from ca.issuance import IssuanceCycle
-from ca.local import LocalAuthority
 from ca.reconciler import Reconciler
-from ledger import authorities
+from ca.signers import Adopted
 from ledger.application import Ledger
+from ledger.authorities import Authority
 from ledger.errors import LedgerError
 from ledger.events import LEDGER_ID
 from ledger.folds import FOLDS
 from ledger.identity import Identity
+from ledger.sequencer import Observer
 from migrations import runner
 from migrations.embedded import Embedded
 from projections import operators
 from projections.registry import INLINE
-
-AUTHORITY_FOLDER: Final = "authority"
 
 _POWER: Final = """SELECT r.rolsuper OR pg_has_role(c.relowner, 'USAGE')
     FROM pg_roles r, pg_class c
@@ -52,6 +53,10 @@ _POWER: Final = """SELECT r.rolsuper OR pg_has_role(c.relowner, 'USAGE')
 
 class WiringError(Exception):
     """The parts that were found cannot be put together; the text says what to do, no secret."""
+
+
+class LostHistoryError(WiringError):
+    """The database is not the one this home has seen before, grown."""
 
 
 class SystemClock:
@@ -99,9 +104,13 @@ def database(settings: Settings, *, create: bool = False) -> Iterator[Dsns]:
         yield Dsns(postgres.service_dsn, postgres.owner_dsn)
 
 
-def open_ledger(dsn: str, clock: Clock, *, pool_size: int = 4) -> Ledger:
+def open_ledger(
+    dsn: str, clock: Clock, *, pool_size: int = 4, observer: Observer | None = None
+) -> Ledger:
     """The ledger of a database, with the tables that travel with each append."""
-    return Ledger(dsn, clock=clock, folds=FOLDS, inline=INLINE, pool_size=pool_size)
+    return Ledger(
+        dsn, clock=clock, folds=FOLDS, inline=INLINE, pool_size=pool_size, observer=observer
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,24 +134,18 @@ class Parts:
 
 def compose(
     dsn: str,
-    authority: Authority,
     settings: Settings,
     *,
     clock: Clock = system_clock,
     seconds: Callable[[], float] = time.monotonic,
 ) -> Parts:
     """Put the parts together on a database that is initialised and up to date."""
-    ledger = open_ledger(dsn, clock, pool_size=settings.threads)
+    metrics = Metrics()
+    ledger = open_ledger(dsn, clock, pool_size=settings.threads, observer=metrics)
     reader = Reader(dsn, size=settings.threads, clock=clock)
-    issuance = IssuanceCycle(ledger, [authority], reader.glance)
+    signers = Adopted(reader.glance, partial(authorities.usable, settings.home))
+    issuance = IssuanceCycle(ledger, signers, reader.glance)
     denials = Denials(ledger.note, seconds)
-
-    def ready() -> bool:
-        try:
-            ledger.record.head()
-        except LedgerError:
-            return False
-        return ledger.lost_history is None
 
     def find_credential(accessor: str) -> operators.CredentialOfOperator | None:
         with reader.glance() as connection:
@@ -157,12 +160,33 @@ def compose(
         bad_credentials=Throttle(settings.bad_credentials_per_minute, seconds),
         enrollments=Throttle(settings.enrollments_per_minute, seconds),
         readings=Readings(ledger.note, seconds),
-        ready=ready,
+        metrics=metrics,
+        unready=partial(_unready, ledger, reader, runner.load()),
+        pools=lambda: {"ledger": ledger.connections, "tables": reader.connections},
     )
     app = build(OPERATIONS, HANDLERS, services, find_credential, denials)
     reconciler = Reconciler(ledger, issuance, reader.glance, dsn)
-    maintenance = Maintenance(reconciler, denials, clock)
+    last_seen = LastSeen(settings.home, ledger.record)
+    maintenance = Maintenance(reconciler, denials, last_seen, ledger.stop_writing, clock)
     return Parts(app, services, maintenance, reader, denials)
+
+
+def _unready(ledger: Ledger, reader: Reader, migrations: list[runner.Migration]) -> Unready | None:
+    """Why requests cannot be served; None when they can."""
+    try:
+        if ledger.lost_history is None:
+            ledger.record.head()  # which notices a loss
+        with reader.glance() as connection:
+            pending = runner.pending_in(connection, migrations)
+    except runner.MigrationError:
+        return "schema"
+    except LedgerError as error:
+        return "lost-history" if error.code == "lost-history" else "storage-unavailable"
+    except psycopg.Error:
+        return "storage-unavailable"
+    if ledger.lost_history is not None:
+        return "lost-history"
+    return "schema" if pending else None
 
 
 def serve(settings: Settings, announce: Callable[[str], object]) -> None:
@@ -178,33 +202,38 @@ def serve(settings: Settings, announce: Callable[[str], object]) -> None:
         dsns = stack.enter_context(database(settings))
         runner.check(dsns.service)
         refuse_power(dsns.service)
-        authority = open_authority(settings.home)
-        parts = compose(dsns.service, authority, settings)
+        parts = compose(dsns.service, settings)
         stack.callback(parts.close)
-        refuse_unknown(parts.services.ledger, authority)
+        refuse_unknown(parts.services.ledger, settings.home)
+        refuse_lost_history(parts.services.ledger, settings.home)
         parts.maintenance.start()
         serve_http(parts.app, settings, announce)
 
 
-def open_authority(home: Path) -> LocalAuthority:
-    """The local authority of this home. Raises WiringError, LocalAuthorityError."""
-    folder = home / AUTHORITY_FOLDER
-    if not folder.exists():
-        raise WiringError(f"there is no authority in {folder}: run fedledger init")
-    return LocalAuthority.open(folder)
+def refuse_lost_history(ledger: Ledger, home: Path) -> None:
+    """Refuse to serve a database that is behind what this home has seen, or another than it.
+
+    Raises:
+        LostHistoryError: positions would be given twice.
+    """
+    last_seen = LastSeen(home, ledger.record)
+    if objection := last_seen.objection():
+        raise LostHistoryError(f"{objection}. {last_seen.advice()}")
 
 
-def refuse_unknown(ledger: Ledger, authority: Authority) -> None:
-    """Refuse to serve a ledger that was never made, or with an authority it does not know.
+def refuse_unknown(ledger: Ledger, home: Path) -> None:
+    """Refuse to serve a ledger that was never made, or with authorities it does not know.
 
     Raises:
         WiringError: run `fedledger init`, or put the right files back.
+        LocalAuthorityError: the files of an authority cannot be used.
     """
     if ledger.load(Identity, LEDGER_ID) is None:
         raise WiringError("this database holds no ledger yet: run fedledger init")
-    adopted = ledger.load(authorities.Authority, UUID(authority.id))
-    if adopted is None or adopted.chain != authority.chain():
-        raise WiringError("the authority of this home was never adopted by this ledger")
+    here = authorities.open_all(home)
+    objection = authorities.objection(here, lambda one: ledger.load(Authority, one))
+    if objection:
+        raise WiringError(objection)
 
 
 def refuse_power(dsn: str) -> None:

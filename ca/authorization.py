@@ -57,14 +57,21 @@ def read_request(csr: bytes | str) -> Csr:
 
 
 class Authorizations:
-    """Authorizes enrollments and renewals, all by one authority."""
+    """Authorizes enrollments and renewals, each by the authority that is current by then."""
 
     def __init__(
-        self, ledger: Store, authority_id: UUID, randomness: Callable[[int], bytes], arc: str
+        self,
+        ledger: Store,
+        current: Callable[[], UUID],
+        randomness: Callable[[int], bytes],
+        arc: str,
     ) -> None:
-        """`randomness(n)` returns n unpredictable bytes; `arc`: of our two extensions."""
+        """`current` names the authority that new orders go to.
+
+        `randomness(n)` returns n unpredictable bytes; `arc`: of our two extensions.
+        """
         self._ledger = ledger
-        self._authority_id = authority_id
+        self._current = current
         self._randomness = randomness
         self._arc = arc
 
@@ -145,12 +152,7 @@ class Authorizations:
         grant = reading.state(Grant, grant_id)
         peer = reading.state(Peer, grant.peer_id)
         policy = policy_in(reading)
-        authority = reading.maybe(Authority, self._authority_id)
-        if authority is None:
-            raise UnavailableError(
-                "the signing authority was never adopted; run fedledger init",
-                code="authority-unavailable",
-            )
+        authority = self._authority(reading)
         order = new_order(
             grant,
             peer,
@@ -161,6 +163,18 @@ class Authorizations:
             arc=self._arc,
         )
         return _Seen(grant, peer, policy, authority, order)
+
+    def _authority(self, reading: Reading) -> Authority:
+        authority = reading.maybe(Authority, self._current())
+        if authority is not None and authority.retired_at is not None:
+            # Retired since the table was asked, so its successor was adopted before that.
+            authority = reading.maybe(Authority, self._current())
+        if authority is None:
+            raise UnavailableError(
+                "the signing authority was never adopted; run fedledger init",
+                code="authority-unavailable",
+            )
+        return authority
 
 
 def _append(reading: Reading, grant_id: UUID, start: _Start) -> Started | ForbiddenError:

@@ -32,6 +32,7 @@ from ca.orders import signing_order
 from ca.profile import DEFAULT_ARC, check_certificate
 from ca.recognition import Recognition
 from ca.rejections import Attempt, Rejections, add_alarm, log_alarm
+from ca.signers import Fixed, Signers
 from ledger import authorities, issuance
 from ledger.application import Ledger
 from ledger.errors import (
@@ -81,7 +82,7 @@ class IssuanceCycle:
     def __init__(
         self,
         ledger: Ledger,
-        signers: Sequence[Authority],
+        signers: Signers | Sequence[Authority],
         read: Read,
         *,
         randomness: Callable[[int], bytes] = secrets.token_bytes,
@@ -89,17 +90,17 @@ class IssuanceCycle:
         sign_timeout: float = 10.0,
         at_step: Callable[[Step], None] | None = None,
     ) -> None:
-        """`signers`: adopted in the ledger; the first gets new orders, the others finish theirs.
+        """`signers`: adopted in the ledger; of a sequence the first gets all new orders.
 
         `read` opens a connection for one look at the tables. `sign_timeout`: seconds. `at_step` is
         called after each step, for tests that stop the cycle there.
         """
         self._ledger = ledger
-        self._signers = {UUID(signer.id): signer for signer in signers}
+        self.signers: Signers = Fixed(signers) if isinstance(signers, Sequence) else signers
         self._read = read
         self._sign_timeout = sign_timeout
         self._at_step = at_step or _carry_on
-        self._authorizations = Authorizations(ledger, UUID(signers[0].id), randomness, arc)
+        self._authorizations = Authorizations(ledger, self.signers.current, randomness, arc)
         self.rejections = Rejections(ledger, read)
         self._recognition = Recognition(ledger, read, self.rejections)
 
@@ -203,7 +204,7 @@ class IssuanceCycle:
     def _signer(self, found: Issuance) -> tuple[Authority, tuple[bytes, ...]]:
         """Who signs, and the chain on record that the result is checked against."""
         authority_id = found.authorization.authority_id
-        signer = self._signers.get(authority_id)
+        signer = self.signers.find(authority_id)
         adopted = self._ledger.load(authorities.Authority, authority_id)
         if signer is None or adopted is None:
             raise _unavailable("the signing authority of this issuance is not configured here")

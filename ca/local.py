@@ -1,7 +1,8 @@
-"""The embedded authority: a root, an issuing intermediate and their keys in one directory.
+"""The embedded authority: a root, an issuing certificate and their keys in one directory.
 
-It keeps no list of what it signed and knows nothing of revocation or CRLs: that truth is the
-ledger's, and `ca/crl.py` will borrow its key to sign it. It never replaces a key it finds.
+A successor has a directory of its own, with the same root but without the root's key. An authority
+keeps no list of what it signed and knows nothing of revocation or CRLs: that truth is the ledger's,
+and `ca/crl.py` will borrow its key to sign it. It never replaces a key it finds.
 """
 
 import json
@@ -12,32 +13,30 @@ import shutil
 import stat
 import tempfile
 import uuid
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, NamedTuple, Self
+from typing import Final, Self
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import NameOID
 
 from ca.authority import AuthorityRefused, RevocationAnswer
-from ca.profile import SigningOrder, certificate_builder, new_serial
+from ca.hierarchy import Issuer, new_issuing, new_root, pkcs8
+from ca.profile import SigningOrder, certificate_builder
 
-ROOT_LIFE: Final = timedelta(days=3652)
-"""Ten years; the intermediate ends with the root, for nothing here would replace it earlier."""
-
-_BACKDATE: Final = timedelta(hours=1)  # relying parties' clocks may run behind on the first day
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,47}", re.ASCII)
 _DESCRIPTION: Final = "authority.json"
 _ROOT: Final = "root"
 _ISSUING: Final = "issuing"
+ROOT_KEY: Final = f"{_ROOT}.key"
+"""The root's private key in a directory that `create` made; it may be taken elsewhere."""
 
 
 class LocalAuthorityError(Exception):
@@ -46,9 +45,13 @@ class LocalAuthorityError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class LocalAuthority:
-    """An `Authority` in this process. Signing is deterministic (RFC 6979) and takes under 1 ms."""
+    """An `Authority` in this process. Signing is deterministic (RFC 6979) and takes under 1 ms.
+
+    `name`: what its certificates' names begin with.
+    """
 
     id: str
+    name: str
     _issuing: x509.Certificate
     _root: x509.Certificate
     _issuing_key: ec.EllipticCurvePrivateKey
@@ -60,14 +63,15 @@ class LocalAuthority:
         *,
         name: str,
         now: datetime,
+        number: int = 1,
         randomness: Callable[[int], bytes] = secrets.token_bytes,
     ) -> Self:
         """Make an authority in `directory`, which must not exist or be empty; then open it.
 
-        `name` (1 to 48 of `[A-Za-z0-9 ._-]`) appears in its certificates; `now` is aware.
-        `randomness` feeds identifiers only: keys always come from the cryptographic library.
-        Everything is written beside, synced, and renamed into place in one step: after an
-        interruption there is either a whole authority or none.
+        `name` (1 to 48 of `[A-Za-z0-9 ._-]`) appears in its certificates, and `number` unless it
+        is 1; `now` is aware. `randomness` feeds identifiers only: keys always come from the
+        cryptographic library. Everything is written beside, synced, and renamed into place in one
+        step: after an interruption there is either a whole authority or none.
 
         Raises:
             LocalAuthorityError: `directory` holds something; a bad name.
@@ -75,16 +79,10 @@ class LocalAuthority:
         """
         if not _NAME.fullmatch(name):
             raise LocalAuthorityError("the name is 1 to 48 letters, digits, spaces, dots, _ or -")
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
-        try:
-            for file, content in _new_files(name, now, randomness).items():
-                _write(beside / file, content)
-            _sync_directory(beside)
-            _move_into_place(beside, directory)
-        except BaseException:
-            shutil.rmtree(beside, ignore_errors=True)
-            raise
+        root = new_root(name, number, now, randomness)
+        issuing = new_issuing(name, number, root, now, randomness)
+        files = _files(name, root.certificate, issuing, randomness)
+        _make(directory, {**files, ROOT_KEY: pkcs8(root.key)})
         return cls.open(directory)
 
     @classmethod
@@ -95,17 +93,13 @@ class LocalAuthority:
             LocalAuthorityError: something is missing, unreadable, open to other users of this
                 machine, or does not fit together.
         """
-        try:
+        with _explained(directory):
             _refuse_loose(directory, directory.stat(), forbidden=0o022)
             # Not needed to sign; but if it lies here, it must not lie open.
             with suppress(FileNotFoundError):
-                root_key = directory / f"{_ROOT}.key"
+                root_key = directory / ROOT_KEY
                 _refuse_loose(root_key, root_key.stat(), forbidden=0o077)
             return cls._open(directory)
-        except OSError as error:
-            raise LocalAuthorityError(f"{error.filename}: {error.strerror}") from error
-        except (ValueError, TypeError, KeyError, UnsupportedAlgorithm, InvalidSignature) as error:
-            raise LocalAuthorityError(f"{directory}: not a usable authority") from error
 
     @classmethod
     def _open(cls, directory: Path) -> Self:
@@ -121,7 +115,36 @@ class LocalAuthority:
             raise TypeError("the issuing key is not an EC key")
         if key.public_key() != issuing.public_key():
             raise ValueError("the issuing key is not the one in the issuing certificate")
-        return cls(str(uuid.UUID(str(description["id"]))), issuing, root, key)
+        identifier = str(uuid.UUID(str(description["id"])))
+        return cls(identifier, str(description["name"]), issuing, root, key)
+
+    def successor(
+        self,
+        directory: Path,
+        *,
+        root_key: Path,
+        now: datetime,
+        number: int,
+        randomness: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> Self:
+        """Make another authority under the same root in `directory`, as `create` does.
+
+        `root_key`: the file with the root's private key, which stays where it is. `number`: which
+        issuing certificate of the name it is.
+
+        Raises:
+            LocalAuthorityError: `directory` holds something; the key is not that of the root.
+            OSError: the file system said no.
+        """
+        with _explained(root_key):
+            key = serialization.load_pem_private_key(_read_private(root_key), password=None)
+        if key.public_key() != self._root.public_key() or not isinstance(
+            key, ec.EllipticCurvePrivateKey
+        ):
+            raise LocalAuthorityError(f"{root_key} is not the key of this authority's root")
+        issuing = new_issuing(self.name, number, Issuer(self._root, key), now, randomness)
+        _make(directory, _files(self.name, self._root, issuing, randomness))
+        return self.open(directory)
 
     @property
     def kind(self) -> str:
@@ -130,6 +153,11 @@ class LocalAuthority:
     @property
     def not_after(self) -> datetime:
         return self._issuing.not_valid_after_utc
+
+    @property
+    def root_not_after(self) -> datetime:
+        """When its root ends, aware: no successor under it lives longer."""
+        return self._root.not_valid_after_utc
 
     @property
     def extra_extensions(self) -> Mapping[str, bytes | None]:
@@ -159,87 +187,45 @@ class LocalAuthority:
         return RevocationAnswer.UNSUPPORTED
 
 
-class _Issuer(NamedTuple):
-    certificate: x509.Certificate
-    key: ec.EllipticCurvePrivateKey
-
-
-def _new_files(name: str, now: datetime, randomness: Callable[[int], bytes]) -> dict[str, bytes]:
-    """Make keys and certificates; return file name → content."""
-    not_before = now.astimezone(UTC).replace(microsecond=0) - _BACKDATE
-    not_after = not_before + _BACKDATE + ROOT_LIFE
-    # The root is asked once per chain and lives long: the larger curve. The intermediate signs
-    # everything: the faster one.
-    root_key = ec.generate_private_key(ec.SECP384R1())
-    issuing_key = ec.generate_private_key(ec.SECP256R1())
-    lives = (not_before, not_after)
-    root = _ca_certificate(f"{name} root CA", root_key, None, 1, lives, new_serial(randomness))
-    issuing = _ca_certificate(
-        f"{name} issuing CA",
-        issuing_key,
-        _Issuer(root, root_key),
-        0,
-        lives,
-        new_serial(randomness),
-    )
+def _files(
+    name: str,
+    root: x509.Certificate,
+    issuing: Issuer,
+    randomness: Callable[[int], bytes],
+) -> dict[str, bytes]:
+    """What every authority's directory holds: file name → content."""
     identifier = str(uuid.UUID(bytes=randomness(16), version=4))
     return {
         _DESCRIPTION: json.dumps({"id": identifier, "name": name, "version": 1}).encode() + b"\n",
-        f"{_ROOT}.key": _pkcs8(root_key),
         f"{_ROOT}.pem": root.public_bytes(Encoding.PEM),
-        f"{_ISSUING}.key": _pkcs8(issuing_key),
-        f"{_ISSUING}.pem": issuing.public_bytes(Encoding.PEM),
+        f"{_ISSUING}.key": pkcs8(issuing.key),
+        f"{_ISSUING}.pem": issuing.certificate.public_bytes(Encoding.PEM),
     }
 
 
-def _ca_certificate(
-    common_name: str,
-    key: ec.EllipticCurvePrivateKey,
-    issuer: _Issuer | None,
-    path_length: int,
-    lives: tuple[datetime, datetime],
-    serial: str,
-) -> x509.Certificate:
-    """Sign a CA certificate (RFC 5280 §4.2); by itself if `issuer` is None."""
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-    key_id = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
-    builder = (
-        x509.CertificateBuilder()
-        .serial_number(int(serial, 16))
-        .subject_name(subject)
-        .issuer_name(issuer.certificate.subject if issuer else subject)
-        .not_valid_before(lives[0])
-        .not_valid_after(lives[1])
-        .public_key(key.public_key())
-        .add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
-        .add_extension(_CA_KEY_USAGE, critical=True)
-        .add_extension(key_id, critical=False)
-    )
-    if issuer:
-        issuer_key_id = x509.SubjectKeyIdentifier.from_public_key(issuer.key.public_key())
-        authority_key_id = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier
-        builder = builder.add_extension(authority_key_id(issuer_key_id), critical=False)
-    signing_key = issuer.key if issuer else key
-    return builder.sign(signing_key, hashes.SHA384(), ecdsa_deterministic=True)
+def _make(directory: Path, files: Mapping[str, bytes]) -> None:
+    """Make the directory with these files, whole or not at all."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+    try:
+        for file, content in files.items():
+            _write(beside / file, content)
+        _sync_directory(beside)
+        _move_into_place(beside, directory)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
 
 
-_CA_KEY_USAGE: Final = x509.KeyUsage(
-    digital_signature=False,
-    content_commitment=False,
-    key_encipherment=False,
-    data_encipherment=False,
-    key_agreement=False,
-    key_cert_sign=True,
-    crl_sign=True,
-    encipher_only=False,
-    decipher_only=False,
-)
-
-
-def _pkcs8(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Whatever is wrong with the files at `path` is a LocalAuthorityError."""
+    try:
+        yield
+    except OSError as error:
+        raise LocalAuthorityError(f"{error.filename}: {error.strerror}") from error
+    except (ValueError, TypeError, KeyError, UnsupportedAlgorithm, InvalidSignature) as error:
+        raise LocalAuthorityError(f"{path}: not a usable authority") from error
 
 
 def _write(path: Path, content: bytes) -> None:

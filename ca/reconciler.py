@@ -1,4 +1,4 @@
-"""Finishes what was begun and interrupted: open issuances, a peer's revocation, expiry on record.
+"""Finishes what was begun and interrupted: issuances, revocations, rotations, expiry on record.
 
 One at a time across all processes of a ledger; it may be killed anywhere and run again. It decides
 nothing: the rules do, each time anew. Nothing depends on it for safety: an open issuance delivers
@@ -19,6 +19,7 @@ import psycopg
 from psycopg import Connection
 
 from ca.issuance import IssuanceCycle
+from ca.retirement import retire_superseded
 from ledger.application import Ledger
 from ledger.commands import policy_in
 from ledger.database import conninfo
@@ -50,7 +51,8 @@ class Report:
     """What one run did. `ran` False: another process holds the lock, and works.
 
     `done` counts: issued, withheld, mis-issued, failed, abandoned (issuances closed), left-open
-    (the authority does not answer), peers (revocations finished), expired (grants), errors.
+    (the authority does not answer), peers (revocations finished), expired (grants), retired
+    (authorities), errors.
     """
 
     ran: bool
@@ -89,6 +91,7 @@ class Reconciler:
             self._finish_issuances(now, report)
             self._finish_revocations(report)
             self._record_expiries(now, report)
+            self._retire_authorities(report)
             return report
 
     def _finish_issuances(self, now: datetime, report: Report) -> None:
@@ -163,6 +166,16 @@ class Reconciler:
                 report.done["expired"] += 1
 
         self._each("grant", due, expire, report)
+
+    def _retire_authorities(self, report: Report) -> None:
+        try:
+            done = retire_superseded(self._ledger, self._cycle.signers, self._read, _call)
+        except UnavailableError as error:
+            # Without the successor's key here the old one is all that this process can sign with.
+            _logger.warning("reconciler: no authority retired: %s", error.code)
+        else:
+            if done.retired:
+                report.done["retired"] += len(done.retired)
 
     def _each(
         self, what: str, things: Iterable[T], act: Callable[[T], None], report: Report

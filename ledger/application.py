@@ -44,7 +44,10 @@ class Ledger(PeerCommands, GrantCommands, CertificateCommands, OperatorCommands)
             permit(reading, call, "change-policy")
             current = policy_in(reading)
             if call.expected_version not in (None, current.version):
-                raise StaleError("the policy has changed since it was read; read it again")
+                raise StaleError(
+                    "the policy has changed since it was read; read it again",
+                    version=current.version,
+                )
             facts = policy.change(current, changes)
             return reading.append(Policy, POLICY_ID, *facts) if facts else current
 

@@ -4,7 +4,7 @@ Plain and complete rather than fast: everything from position 1, nothing taken o
 current-state table (`projections/verify.py`) and no signature.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -18,14 +18,23 @@ from ledger.events import Event
 from ledger.mapper import StoredEventError
 from ledger.record import RecordedEvent
 from ledger.tlog.entry import EntryError, leaf_hash, parse_entry
-from ledger.tlog.merkle import Frontier, Node
+from ledger.tlog.merkle import Frontier, Node, root_of
 
 _EVENTS: Final = """SELECT position, stream_id, version, topic, recorded_at, body, leaf
-    FROM ledger_events ORDER BY position"""
+    FROM ledger_events WHERE position > {after} ORDER BY position"""
 _HEAD: Final = "SELECT size, frontier, last_recorded_at FROM ledger_head"
-_NODES: Final = "SELECT level, index, hash FROM ledger_nodes ORDER BY level, index"
-_CLAIMS: Final = "SELECT kind, key, stream_id, position FROM ledger_claims ORDER BY position"
-_CALLS: Final = "SELECT key, first_position, events FROM ledger_idempotency ORDER BY first_position"
+_NODES: Final = """SELECT level, index, hash FROM ledger_nodes
+    WHERE ((index + 1) << level) > {after} ORDER BY level, index"""
+_CLAIMS: Final = """SELECT kind, key, stream_id, position FROM ledger_claims
+    WHERE position > {after} ORDER BY position"""
+_CALLS: Final = """SELECT key, first_position, events FROM ledger_idempotency
+    WHERE first_position > {after} ORDER BY first_position"""
+
+_EDGE: Final = """SELECT hash FROM ledger_nodes
+    WHERE level = %s AND index >= %s AND index < %s ORDER BY index"""
+_BEFORE: Final = """SELECT stream_id, max(version) FROM ledger_events WHERE position <= %(after)s
+    AND stream_id IN (SELECT stream_id FROM ledger_events WHERE position > %(after)s) GROUP BY 1"""
+_STORED_EVERY: Final = 256  # leaves per stored subtree of the lowest level kept
 
 
 class Violation(NamedTuple):
@@ -49,15 +58,51 @@ def rows(connection: psycopg.Connection[Any], query: str) -> Iterator[tuple[Any,
         yield from cursor.execute(query.encode())
 
 
+class Since(NamedTuple):
+    """Where a check of the newest events begins: what lies before it is taken on trust.
+
+    `frontier`: of the tree up to there. `versions`: of the streams that go on, up to there.
+    """
+
+    frontier: Frontier
+    versions: Mapping[UUID, int]
+
+
+def since(connection: psycopg.Connection[Any], newest: int) -> Since:
+    """Begin so that at least the `newest` events follow, where subtree roots are stored.
+
+    Roots that are missing or wrong give a frontier that leads to another head.
+    """
+    row = connection.execute(_HEAD).fetchone()
+    after = max(0, row[0] - newest if row else 0) // _STORED_EVERY * _STORED_EVERY
+    if after == 0:
+        return Since(Frontier(), {})
+    edge, covered = b"", 0
+    for bit in reversed(range(after.bit_length())):
+        if after >> bit & 1:
+            level = bit // 8 * 8  # the highest kept that is not above this subtree
+            span = (level, covered >> level, (covered + (1 << bit)) >> level)
+            edge += root_of([row[0] for row in connection.execute(_EDGE, span)])
+            covered += 1 << bit
+    versions = dict(connection.execute(_BEFORE, {"after": after}).fetchall())
+    return Since(Frontier(after, edge), versions)
+
+
 class Audit:
     """One pass over the record. Feed it with `events`, then `finish`; `violations` grows."""
 
-    def __init__(self, claimed: Callable[[Event], Iterable[tuple[str, str]]] = claims_of) -> None:
+    def __init__(
+        self,
+        claimed: Callable[[Event], Iterable[tuple[str, str]]] = claims_of,
+        since: Since | None = None,
+    ) -> None:
+        """From position 1, or `since` there."""
         self.violations: list[Violation] = []
-        self.frontier = Frontier()
+        self.frontier = since.frontier if since else Frontier()
+        self._after = self.frontier.size
         self._claimed = claimed
         self._last: datetime | None = None
-        self._versions: dict[UUID, int] = {}
+        self._versions: dict[UUID, int] = dict(since.versions) if since else {}
         self._types: dict[UUID, str] = {}
         self._ids: set[UUID] = set()
         self._nodes: list[Node] = []
@@ -69,7 +114,7 @@ class Audit:
 
     def events(self, connection: psycopg.Connection[Any]) -> Iterator[Event]:
         """Check every event and yield those that can be read."""
-        for values in rows(connection, _EVENTS):
+        for values in self._rows(connection, _EVENTS):
             row = RecordedEvent(*values)
             self._check_place(row)
             self._check_leaf(row)
@@ -80,14 +125,18 @@ class Audit:
     def finish(self, connection: psycopg.Connection[Any]) -> None:
         """Compare what follows from the events with the rows that stand beside them."""
         self._check_head(list(rows(connection, _HEAD)))
-        stored = [Node(*node) for node in rows(connection, _NODES)]
+        stored = [Node(*node) for node in self._rows(connection, _NODES)]
         if stored != sorted(self._nodes):
             self.complain("ledger_nodes", "not the subtree roots of these events")
-        self._check_claims(rows(connection, _CLAIMS))
-        for key, first, count in rows(connection, _CALLS):
+        self._check_claims(self._rows(connection, _CLAIMS))
+        for key, position, count in self._rows(connection, _CALLS):
+            first = position - self._after
             places = self._places[first - 1 : first - 1 + count] if first > 0 < count else []
             if len(places) != count or len({place.recorded_at for place in places}) != 1:
                 self.complain(f"idempotency key {key!r}", "does not name the events of one append")
+
+    def _rows(self, connection: psycopg.Connection[Any], query: str) -> Iterator[tuple[Any, ...]]:
+        return rows(connection, query.format(after=self._after))
 
     def _check_place(self, row: RecordedEvent) -> None:
         where = f"position {row.position}"
@@ -149,8 +198,8 @@ class Audit:
 
     def _check_claims(self, stored: Iterable[tuple[Any, ...]]) -> None:
         missing = dict(self._claims)
-        for kind, key, stream_id, position in stored:
-            where = f"claim {kind} at position {position}"
+        for kind, key, stream_id, at in stored:
+            where, position = f"claim {kind} at position {at}", at - self._after
             expected = missing.pop((kind, key), None)
             if expected is None:
                 self.complain(where, "no event claims this")
@@ -158,5 +207,7 @@ class Audit:
                 self.complain(where, "held by another stream than claims it")
             elif not 0 < position <= len(self._places) or self._places[position - 1] != expected:
                 self.complain(where, "not the append that claims it")
+        if self._after:
+            return  # the others may have been claimed before we began
         for (kind, _), place in missing.items():
             self.complain(f"claim {kind} of stream {place.stream_id}", "is missing")

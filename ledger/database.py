@@ -4,13 +4,14 @@ It holds the pool all reading goes through; it runs no statement of its own and 
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from time import monotonic
 from typing import Any, Final, LiteralString
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import Composed
-from psycopg_pool import ConnectionPool
+from psycopg_pool import ConnectionPool, PoolTimeout
 
 from ledger.errors import InvalidError, UnavailableError
 
@@ -25,6 +26,9 @@ _DEFAULTS: Final = {
     "tcp_user_timeout": "15000",  # milliseconds
     "application_name": "fedledger",
 }
+
+_WAIT: Final = 5.0  # seconds for a free connection
+_TRY: Final = 0.5  # seconds for a try to connect; all there is while the database is away
 
 # SQLSTATE classes in which the value is at fault: data, constraint, program limit (PostgreSQL
 # documentation, appendix A). Everything else is the server's condition.
@@ -52,6 +56,9 @@ def condition_of(error: Exception) -> UnavailableError:
     if isinstance(error, psycopg.errors.LockNotAvailable):
         return UnavailableError("another writer holds the head", code="busy")
     state = error.sqlstate if isinstance(error, psycopg.Error) else None
+    if isinstance(error, psycopg.errors.DiskFull):
+        _logger.error("the database's disk is full")
+        return UnavailableError("the database's disk is full", code="storage-full")
     if state is not None:
         # The class and the code only: a message of PostgreSQL quotes values.
         _logger.error("the database refuses: %s (SQLSTATE %s)", type(error).__name__, state)
@@ -70,23 +77,76 @@ def error_of(error: Exception) -> InvalidError | UnavailableError:
     return InvalidError("the database cannot hold a value of this")
 
 
+class Pool(ConnectionPool[psycopg.Connection[Any]]):
+    """Connections to a database that may go away and come back.
+
+    While it is away the callers wait briefly: else they would take up every thread there is, and
+    who needs no database (`/livez`) would wait behind them.
+    """
+
+    def __init__(self, dsn: str, *, checked: bool = False, **options: Any) -> None:
+        """`dsn` as `conninfo` makes it; `checked`: a connection is given out only if it lives, at
+        the price of a round trip; `options` of ConnectionPool."""
+        # The pool's own tries to reconnect pause twice as long each time: after an hour's outage
+        # the next would be an hour away. So it gives up at once, and whoever asks begins anew.
+        super().__init__(dsn, timeout=_WAIT, reconnect_timeout=0.0, **options)
+        self._checked = checked
+        self._is_away = False
+
+    def getconn(self, timeout: float | None = None) -> psycopg.Connection[Any]:
+        """As ConnectionPool's. Raises PoolTimeout."""
+        if timeout is None:
+            timeout = _TRY if self._is_away else _WAIT
+        deadline = monotonic() + timeout
+        while True:
+            left = deadline - monotonic()
+            try:
+                connection = super().getconn(max(0.001, min(_TRY, left)))
+            except PoolTimeout:
+                if left > _TRY:
+                    continue
+                self._is_away = True
+                raise
+            if self._checked and not self._lives(connection):
+                # Of before a restart, as the next may be: no pause, unlike the pool's own check.
+                self.putconn(connection)
+                continue
+            self._is_away = False
+            return connection
+
+    def _lives(self, connection: psycopg.Connection[Any]) -> bool:
+        try:
+            self.check_connection(connection)
+        except psycopg.Error:
+            return False
+        return True
+
+    @property
+    def use(self) -> tuple[int, int]:
+        """How many connections are in use, and how many are open."""
+        found = self.get_stats()
+        size, free = found.get("pool_size", 0), found.get("pool_available", 0)
+        return size - free, size
+
+
 class Reads:
     """A pool of connections that only read. Opened with the first read; thread-safe."""
 
     def __init__(self, dsn: str, size: int) -> None:
         """`size`: how many connections at most."""
-        self._pool: ConnectionPool[psycopg.Connection[tuple[Any, ...]]] = ConnectionPool(
+        self._pool = Pool(
             conninfo(dsn, "-c default_transaction_read_only=on -c timezone=UTC"),
             min_size=1,
             max_size=size,
             open=False,
-            timeout=5.0,
             kwargs={"autocommit": True},
             name="fedledger-reads",
         )
 
     def rows(
-        self, query: LiteralString | Composed, values: Sequence[object] = ()
+        self,
+        query: LiteralString | Composed,
+        values: Sequence[object] | Mapping[str, object] = (),
     ) -> list[tuple[Any, ...]]:
         """Return all rows of one SELECT.
 
@@ -97,6 +157,8 @@ class Reads:
             self._pool.open()
             try:
                 return self._rows(query, values)
+            except PoolTimeout:
+                raise  # it is away: asking again at once would only double the wait
             except (psycopg.OperationalError, psycopg.InterfaceError):
                 # The server was restarted, and this connection is of before. A read may be repeated.
                 self._pool.check()
@@ -105,11 +167,16 @@ class Reads:
             raise condition_of(error) from None
 
     def _rows(
-        self, query: LiteralString | Composed, values: Sequence[object]
+        self, query: LiteralString | Composed, values: Sequence[object] | Mapping[str, object]
     ) -> list[tuple[Any, ...]]:
         with self._pool.connection() as connection:
             cursor = connection.cursor(binary=True)
             return cursor.execute(query, values, prepare=True).fetchall()
+
+    @property
+    def connections(self) -> tuple[int, int]:
+        """How many connections are in use, and how many are open."""
+        return self._pool.use
 
     def close(self) -> None:
         self._pool.close()

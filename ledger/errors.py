@@ -67,6 +67,6 @@ class MisIssuedError(LedgerError):
 
 class UnavailableError(LedgerError):
     """Not now (503). Codes: busy, clock-untrusted, commit-outcome-unknown, lost-history,
-    storage-unavailable, authority-unavailable."""
+    storage-full, storage-unavailable, authority-unavailable."""
 
     code = "unavailable"

@@ -31,6 +31,7 @@ class History:
         self._mutex = Lock()
         self.seen = 0
         self.anchor = NO_ANCHOR
+        self._edge = (0, b"")  # the size and right edge of the last head known
         self.lost: str | None = None
 
     def refuse_if_lost(self) -> None:
@@ -59,6 +60,17 @@ class History:
         """Compare what stands at an anchor's position. Raises UnavailableError (`lost-history`)."""
         if anchor.position and leaf != anchor.leaf:
             self.declare_lost(f"position {anchor.position} holds another event than was written")
+
+    def knows(self, size: int, edge: bytes) -> None:
+        """Take note of a head's right edge; two edges of one size are two histories.
+
+        Raises:
+            UnavailableError: `lost-history`.
+        """
+        with self._mutex:
+            known, self._edge = self._edge, (size, edge)
+        if known[0] == size and known[1] != edge:
+            self.declare_lost(f"the {size} events are others than those known before")
 
     def declare_lost(self, reason: str) -> NoReturn:
         """Stop all writing for good, say so once. Raises UnavailableError (`lost-history`)."""

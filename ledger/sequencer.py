@@ -6,6 +6,7 @@ call never share a batch, so who lost against whom is always known exactly.
 """
 
 from threading import Lock
+from time import perf_counter
 from typing import Final, Protocol
 from uuid import UUID
 
@@ -21,7 +22,7 @@ from ledger.errors import UnavailableError
 from ledger.plan import Written
 from ledger.writer import Request
 
-__all__ = ["InlineProjection", "Sequencer"]
+__all__ = ["InlineProjection", "Observer", "Sequencer"]
 
 MAX_EVENTS: Final = 512
 """Per batch; an append larger than this is a batch of its own."""
@@ -33,6 +34,25 @@ class Commits(Protocol):
     def commit(self, requests: list[Request]) -> None: ...
 
     def close(self) -> None: ...
+
+
+class Observer(Protocol):
+    """Whoever wants to count. Called in the threads that append, so it must be quick and may not
+    raise: an append that is committed would look as if it had failed."""
+
+    def batch(self, appends: int, events: int, seconds: float) -> None:
+        """One batch was committed: how many appends and events of it, and how long that took."""
+
+    def append(self, seconds: float, *, written: bool) -> None:
+        """One append is settled, after so long in the queue and the commit together."""
+
+
+class _Nobody:
+    """Counts nothing."""
+
+    def batch(self, appends: int, events: int, seconds: float) -> None: ...
+
+    def append(self, seconds: float, *, written: bool) -> None: ...
 
 
 class _Waiting(Request):
@@ -50,8 +70,9 @@ class _Waiting(Request):
 class Sequencer:
     """The queue in front of the writer. Any number of threads may append."""
 
-    def __init__(self, writer: Commits) -> None:
+    def __init__(self, writer: Commits, observer: Observer | None = None) -> None:
         self._writer = writer
+        self._observer: Observer = observer or _Nobody()
         self._mutex = Lock()
         self._queue: list[_Waiting] = []
         self._led = False
@@ -69,6 +90,7 @@ class Sequencer:
             UnavailableError: nothing was recorded, or (`commit-outcome-unknown`) perhaps.
         """
         request = _Waiting(append)
+        begun = perf_counter()
         with self._mutex:
             if self._closed:
                 raise UnavailableError("this ledger is closed", code="storage-unavailable")
@@ -78,6 +100,7 @@ class Sequencer:
             self._follow(request)
         if not request.settled:
             self._lead(request)
+        self._observer.append(perf_counter() - begun, written=request.written is not None)
         if request.written is None:
             raise request.error or RuntimeError("an append was left without an outcome")
         return request.written
@@ -110,7 +133,9 @@ class Sequencer:
         try:
             with self._mutex:
                 batch = self._take()
+            begun = perf_counter()
             self._writer.commit(list(batch))
+            self._count(batch, perf_counter() - begun)
         finally:
             with self._mutex:
                 if own in self._queue:  # interrupted before it was taken
@@ -124,6 +149,12 @@ class Sequencer:
                     )
                 if request is not own:
                     request.wake.release()
+
+    def _count(self, batch: list[_Waiting], seconds: float) -> None:
+        written = [request for request in batch if request.written is not None]
+        if written:
+            events = sum(len(request.append.events) for request in written)
+            self._observer.batch(len(written), events, seconds)
 
     def _hand_on(self) -> None:
         if self._queue:

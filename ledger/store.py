@@ -5,6 +5,7 @@ table and no caller: rules are given per call, tables as `InlineProjection`s.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Generic, TypeVar, cast
@@ -29,7 +30,7 @@ from ledger.mapper import EventMapper
 from ledger.reading import Call, Fold, Reading
 from ledger.record import Record
 from ledger.recorder import LedgerRecorder
-from ledger.sequencer import InlineProjection, Sequencer
+from ledger.sequencer import InlineProjection, Observer, Sequencer
 from ledger.turns import Turns
 from ledger.writer import Writer
 
@@ -88,12 +89,14 @@ class Store(Application[UUID]):
         pool_size: int = 16,
         projections_version: int = 1,
         clock_skew: timedelta = timedelta(seconds=30),
+        observer: Observer | None = None,
     ) -> None:
         """Connects with the first use, not before.
 
         `dsn`: of the restricted service role. `pool_size`: connections for reading; one more
         writes. `projections_version`: of the tables `inline` writes; appends are refused when the
         head row says another. `clock_skew`: how far apart `clock` and the database's may be.
+        `observer`: is told of every append and batch.
         """
         self.folds = folds
         self.clock = clock
@@ -110,16 +113,26 @@ class Store(Application[UUID]):
             projections_version=projections_version,
             clock_skew=clock_skew,
         )
-        self._sequencer = Sequencer(writer)
+        self._sequencer = Sequencer(writer, observer)
         self._recorder = LedgerRecorder(dsn, self._sequencer, self._reads)
         self._turns = Turns()
         self.record = Record(self._reads, self._history)
         super().__init__()
 
     @property
+    def connections(self) -> tuple[int, int]:
+        """How many connections for reading are in use, and how many are open."""
+        return self._reads.connections
+
+    @property
     def lost_history(self) -> str | None:
         """Why nothing is written any more, for `/readyz`; None when all is well."""
         return self._history.lost
+
+    def stop_writing(self, reason: str) -> None:
+        """Write nothing any more in this process: somebody found that history was lost."""
+        with suppress(UnavailableError):
+            self._history.declare_lost(reason)
 
     def close(self) -> None:
         self._sequencer.close()

@@ -270,6 +270,7 @@ class Writer:
             )
         if row.head is None:
             self._history.declare_lost("the frontier is not that of the head's size")
+        self._history.knows(row.size, row.head.frontier.edge())
         return row.head
 
     def _plan(self, head: Head, waiting: Sequence[Request]) -> Plan:
@@ -300,6 +301,7 @@ class Writer:
         for request, written in attempt.outcome:
             request.written = written
         self._head = after
+        self._history.knows(after.size, after.frontier.edge())
         if attempt.anchor.position > self._history.anchor.position:
             self._history.wrote(attempt.anchor)
         if attempt in self._attempts:

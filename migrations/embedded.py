@@ -15,12 +15,12 @@ Who is there is known from kernel locks (flock), so `kill -9` of anything leaves
     watch.lock    exclusive: held by the one watcher, a process of its own (`watcher.py`)
 
 Files under `home`, closed to everybody else: `data` (the cluster), `run` (the socket), `log`,
-`<role>.pgpass` (passwords in libpq's format), and as root perhaps `pgsql` (copied programs).
+`<role>.pgpass` (passwords in libpq's format, see `passwords.py`), and as root perhaps `pgsql`
+(copied programs).
 """
 
 import fcntl
 import os
-import secrets
 import subprocess
 import sys
 import time
@@ -33,10 +33,11 @@ from typing import Self
 import psycopg
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow
-from psycopg.sql import SQL, Identifier, Literal
+from psycopg.sql import SQL, Identifier
 
 from migrations.binaries import EmbeddedError
-from migrations.server import PORT, SUPERUSER, Server, write_private
+from migrations.passwords import Passwords
+from migrations.server import PORT, SUPERUSER, Server
 from migrations.watcher import lock_exclusively, lock_shared, open_lock
 
 __all__ = ["Embedded", "EmbeddedError"]
@@ -61,6 +62,7 @@ class Embedded:
     ) -> None:
         self.home = home.absolute()
         self._server = Server(self.home, bindir, durable)
+        self._passwords = Passwords(self.home)
         self._grace = grace
         self._client: int | None = None
 
@@ -85,7 +87,7 @@ class Embedded:
             port=PORT,
             user=role,
             dbname=database,
-            passfile=str(self._password_file(role)),
+            passfile=str(self._passwords.file(role)),
         )
 
     # ------------------------------------------------------------ life
@@ -173,9 +175,7 @@ class Embedded:
         if not server.is_up():
             server.prepare()
             if not server.exists():
-                password = secrets.token_urlsafe(24)
-                self._keep_password(SUPERUSER, password)
-                server.make(password)
+                server.make(self._passwords.first(SUPERUSER))
             server.start(alone=alone)
         self._ensure_watcher()
         self._ensure_database()
@@ -204,48 +204,76 @@ class Embedded:
     def _ensure_database(self) -> None:
         """Whatever is missing of the database and its two roles; a start cut short is made good."""
         try:
-            with psycopg.connect(self.superuser_dsn, autocommit=True) as connection:
+            with self._as_superuser() as connection:
                 for role in (OWNER, SERVICE):
                     self._ensure_role(connection, role)
                 _ensure_database(connection)
         except psycopg.Error as error:
             hint = ""
-            if not self._password_file(SUPERUSER).exists():
-                hint = f"; {self._password_file(SUPERUSER)} is missing: restore it from a backup"
+            if not self._passwords.file(SUPERUSER).exists():
+                hint = f"; {self._passwords.file(SUPERUSER)} is missing: restore it from a backup"
             raise EmbeddedError(
                 f"the database in {self.home} cannot be set up: {error}{hint}"
             ) from error
+
+    def _as_superuser(self) -> Connection:
+        """A connection of the superuser, whose password change is finished if one was cut short."""
+        try:
+            connection = psycopg.connect(self.superuser_dsn, autocommit=True)
+        except psycopg.OperationalError:
+            beside = self._passwords.beside(SUPERUSER)
+            if not beside.exists():
+                raise
+            # Cut short when the server knew the new password already, and the file did not.
+            dsn = make_conninfo(self.superuser_dsn, passfile=str(beside))
+            connection = psycopg.connect(dsn, autocommit=True)
+        try:
+            self._passwords.finish(connection, SUPERUSER)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def _ensure_role(self, connection: Connection, role: str) -> None:
         """A login role whose password is in its file. It gets a new one if either is missing."""
         query = "SELECT rolcanlogin FROM pg_authid WHERE rolname = %s AND rolpassword IS NOT NULL"
         found = connection.execute(query, (role,)).fetchone()
-        if found == (True,) and self._password_file(role).exists():
+        if found is not None:
+            self._passwords.finish(connection, role)
+        if found == (True,) and self._passwords.file(role).exists():
             return
         if (
             connection.execute("SELECT FROM pg_roles WHERE rolname = %s", (role,)).fetchone()
             is None
         ):
             connection.execute(SQL("CREATE ROLE {}").format(Identifier(role)))
-        password = secrets.token_urlsafe(24)
-        # The server gets the SCRAM verifier, never the password: it may log statements.
-        verifier = connection.pgconn.encrypt_password(
-            password.encode(), role.encode(), b"scram-sha-256"
-        )
-        # First the server, then the file: cut short in between, the file is missing, and made anew.
-        self._password_file(role).unlink(missing_ok=True)
         connection.execute(
-            SQL("ALTER ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD {}").format(
-                Identifier(role), Literal(verifier.decode())
-            )
+            SQL("ALTER ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE").format(Identifier(role))
         )
-        self._keep_password(role, password)
+        self._passwords.change(connection, role)
 
-    def _password_file(self, role: str) -> Path:
-        return self.home / f"{role}.pgpass"
+    def rotate_passwords(self) -> tuple[str, ...]:
+        """Give every role a new password, prove each, and return the roles. Only for a client.
 
-    def _keep_password(self, role: str, password: str) -> None:
-        write_private(self._password_file(role), f"*:*:*:{role}:{password}\n")
+        Connections that are open stay open. Cut short anywhere, the next client or the next
+        rotation finishes what was begun.
+
+        Raises:
+            EmbeddedError: the server does not let us.
+        """
+        roles = (SERVICE, OWNER, SUPERUSER)
+        try:
+            # Under the lock: a client that is just coming must not take a change for cut short.
+            with self._start_lock(), self._as_superuser() as connection:
+                for role in roles:
+                    self._passwords.change(connection, role)
+            for dsn in (self.service_dsn, self.owner_dsn, self.superuser_dsn):
+                psycopg.connect(dsn).close()
+        except psycopg.Error as error:
+            raise EmbeddedError(
+                f"the passwords in {self.home} cannot be changed: {error}"
+            ) from error
+        return roles
 
 
 def _ensure_database(connection: Connection) -> None:

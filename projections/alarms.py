@@ -96,6 +96,7 @@ def page(
     *,
     open_only: bool = False,
     kind: str | None = None,
+    about: str | None = None,
     after: UUID | None = None,
     limit: int,
 ) -> list[AlarmRow]:
@@ -103,10 +104,12 @@ def page(
     conditions = [_OPEN if open_only else sql.SQL("true")]
     if kind is not None:
         conditions.append(sql.SQL("kind = %(kind)s"))
+    if about is not None:
+        conditions.append(sql.SQL("about ? %(about)s"))
     if after is not None:
         conditions.append(_AFTER)
     query = _SELECT + _PAGE.format(conditions=sql.SQL(" AND ").join(conditions))
-    values = {"kind": kind, "after": after, "limit": limit}
+    values = {"kind": kind, "about": about, "after": after, "limit": limit}
     with connection.cursor(row_factory=class_row(AlarmRow)) as cursor:
         return cursor.execute(query, values).fetchall()
 

@@ -4,9 +4,10 @@ It knows a certificate's *own* state; that a grant or peer takes its certificate
 from their streams (`ledger/certificates.py`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from itertools import accumulate
 from typing import Any, Final
 from uuid import UUID
 
@@ -135,6 +136,16 @@ _BY_KEY: Final = _SELECT + sql.SQL("WHERE c.key_digest = %s ORDER BY c.authorize
 _OPEN: Final = _SELECT + sql.SQL(
     "WHERE c.state = 'authorized' AND c.authorized_at <= %s ORDER BY c.authorized_at, c.serial"
 )
+_OPEN_WITH: Final = sql.SQL("""
+SELECT count(*) FROM federation_certificates WHERE state = 'authorized' AND authority_id = %s
+""")
+_LAST_END: Final = sql.SQL("""
+SELECT max(not_after) FROM federation_certificates WHERE authority_id = %s
+""")
+_ENDS: Final = sql.SQL("""
+SELECT width_bucket(not_after, %s::timestamptz[]), count(*) FROM federation_certificates
+WHERE state = 'issued' AND revoked_at IS NULL AND not_after > %s GROUP BY 1
+""")
 _PAGE: Final = sql.SQL(
     "WHERE {conditions} ORDER BY c.authorized_at DESC, c.serial DESC LIMIT %(limit)s"
 )
@@ -150,6 +161,27 @@ _STATES: Final = {
     "failed": sql.SQL("c.state = 'failed'"),
     "abandoned": sql.SQL("c.state = 'abandoned'"),
 }
+_GRANT: Final = sql.SQL("JOIN federation_grants g ON g.id = c.grant_id ")
+_FILTERS: Final[Mapping[str, sql.SQL]] = {
+    "grant_id": sql.SQL("c.grant_id = %(grant_id)s"),
+    "peer_id": sql.SQL("g.peer_id = %(peer_id)s"),
+    "subject_user_id": sql.SQL("g.subject_user_id = %(subject_user_id)s"),
+    "resource": sql.SQL("g.scope -> 'resources' ? %(resource)s"),
+    "sensitive": sql.SQL("g.sensitive = %(sensitive)s"),
+    "key_digest": sql.SQL("c.key_digest = %(key_digest)s"),
+    "expires_before": sql.SQL("c.not_after < %(expires_before)s"),
+    "after": _AFTER,
+}
+_REVOCABLE: Final = sql.SQL(
+    "c.state IN ('authorized', 'issued') AND (c.not_after >= %(at)s OR %(compromised)s) AND "
+    "(c.revoked_at IS NULL OR c.revocation_reason = 'certificateHold' "
+    "OR (%(compromised)s AND c.revocation_reason <> 'keyCompromise'))"
+)
+_REVOCABLE_PAGE: Final = sql.SQL("""
+SELECT c.grant_id, c.serial
+FROM federation_certificates c JOIN federation_grants g ON g.id = c.grant_id
+WHERE {conditions} ORDER BY c.authorized_at, c.serial LIMIT %(limit)s
+""")
 STATES: Final = tuple(_STATES)
 """The values of `page(state=)`."""
 
@@ -178,12 +210,54 @@ def open_since(connection: Connection[Any], moment: datetime) -> list[Certificat
         return cursor.execute(_OPEN, [moment]).fetchall()
 
 
+def open_with(connection: Connection[Any], authority_id: UUID) -> int:
+    """How many issuances authorized for this authority nobody has closed."""
+    row = connection.execute(_OPEN_WITH, [authority_id]).fetchone()
+    return int(row[0]) if row else 0
+
+
+def last_end(connection: Connection[Any], authority_id: UUID) -> datetime | None:
+    """When the last certificate ever ordered from this authority ends; None if there was none."""
+    row = connection.execute(_LAST_END, [authority_id]).fetchone()
+    return row[0] if row else None
+
+
+def ending(connection: Connection[Any], at: datetime, spans: Sequence[timedelta]) -> list[int]:
+    """How many certificates valid at `at` end within each of the ascending `spans` from then."""
+    rows = connection.execute(_ENDS, [[at + span for span in spans], at]).fetchall()
+    counts: dict[int, int] = dict(rows)
+    return list(accumulate(counts.get(number, 0) for number in range(len(spans))))
+
+
+def revocable(
+    connection: Connection[Any],
+    at: datetime,
+    *,
+    compromised: bool,
+    limit: int,
+    **of: object,
+) -> list[tuple[UUID, str]]:
+    """Grant and serial of up to `limit` certificates to which a revocation at `at` adds something.
+
+    `of`: any of grant_id, peer_id, subject_user_id, key_digest; all given must hold. Those in
+    flight are among them; with `compromised` also those that have ended, or were revoked for
+    another reason, since it is the key that must never come back.
+    """
+    conditions = [_REVOCABLE, *(_FILTERS[name] for name in of)]
+    query = _REVOCABLE_PAGE.format(conditions=sql.SQL(" AND ").join(conditions))
+    values = {"at": at, "compromised": compromised, "limit": limit}
+    return connection.execute(query, {**of, **values}).fetchall()
+
+
 def page(
     connection: Connection[Any],
     *,
     grant_id: UUID | None = None,
     peer_id: UUID | None = None,
     subject_user_id: str | None = None,
+    resource: str | None = None,
+    sensitive: bool | None = None,
+    key_digest: str | None = None,
     state: str | None = None,
     expires_before: datetime | None = None,
     after: str | None = None,
@@ -192,29 +266,24 @@ def page(
     """Up to `limit` certificates, newest first, from the one behind the serial `after`.
 
     `state`: one of `STATES`; KeyError for another. `expires_before`: notAfter below it.
+    `resource`, `sensitive`: of the grant's present scope. Filters that are None do not filter.
     """
-    conditions = [sql.SQL("true") if state is None else _STATES[state]]
-    join = sql.SQL("")
-    if grant_id is not None:
-        conditions.append(sql.SQL("c.grant_id = %(grant_id)s"))
-    if peer_id is not None or subject_user_id is not None:
-        join = sql.SQL("JOIN federation_grants g ON g.id = c.grant_id ")
-    if peer_id is not None:
-        conditions.append(sql.SQL("g.peer_id = %(peer_id)s"))
-    if subject_user_id is not None:
-        conditions.append(sql.SQL("g.subject_user_id = %(subject_user_id)s"))
-    if expires_before is not None:
-        conditions.append(sql.SQL("c.not_after < %(expires_before)s"))
-    if after is not None:
-        conditions.append(_AFTER)
-    query = _SELECT + join + _PAGE.format(conditions=sql.SQL(" AND ").join(conditions))
-    values = {
-        "grant_id": grant_id,
+    of_grant: Mapping[str, object] = {
         "peer_id": peer_id,
         "subject_user_id": subject_user_id,
+        "resource": resource,
+        "sensitive": sensitive,
+    }
+    own: Mapping[str, object] = {
+        "grant_id": grant_id,
+        "key_digest": key_digest,
         "expires_before": expires_before,
         "after": after,
-        "limit": limit,
     }
+    chosen = [name for name, value in {**of_grant, **own}.items() if value is not None]
+    conditions = [_STATES[state]] if state is not None else [sql.SQL("true")]
+    conditions += [_FILTERS[name] for name in chosen]
+    join = _GRANT if of_grant.keys() & set(chosen) else sql.SQL("")
+    query = _SELECT + join + _PAGE.format(conditions=sql.SQL(" AND ").join(conditions))
     with connection.cursor(row_factory=class_row(CertificateRow)) as cursor:
-        return cursor.execute(query, values).fetchall()
+        return cursor.execute(query, {**of_grant, **own, "limit": limit}).fetchall()

@@ -138,10 +138,21 @@ SELECT c.accessor, c.operator_id, c.token_sha256, c.expires_at, c.issued_at, c.r
 FROM federation_credentials c JOIN federation_operators o ON o.id = c.operator_id
 WHERE c.accessor = %s
 """)
-_CREDENTIALS_OF: Final = sql.SQL("""
+_SELECT_CREDENTIALS: Final = sql.SQL("""
 SELECT accessor, operator_id, token_sha256, expires_at, issued_at, revoked_at
-FROM federation_credentials WHERE operator_id = %s ORDER BY issued_at DESC, accessor
+FROM federation_credentials
 """)
+_CREDENTIAL_PAGE: Final = sql.SQL(
+    "WHERE {conditions} ORDER BY issued_at DESC, accessor DESC LIMIT %(limit)s"
+)
+_CREDENTIAL_AFTER: Final = sql.SQL(
+    "(issued_at, accessor) < ((SELECT issued_at FROM federation_credentials "
+    "WHERE accessor = %(after)s), %(after)s)"
+)
+_CREDENTIAL_LIVE: Final = sql.SQL(
+    "revoked_at IS NULL AND expires_at > %(live_at)s AND "
+    "(SELECT enabled FROM federation_operators WHERE id = %(operator_id)s)"
+)
 
 
 def by_id(connection: Connection[Any], operator_id: UUID) -> OperatorRow | None:
@@ -161,6 +172,7 @@ def page(
     *,
     role: str | None = None,
     enabled: bool | None = None,
+    kind: str | None = None,
     after: UUID | None = None,
     limit: int,
 ) -> list[OperatorRow]:
@@ -170,10 +182,12 @@ def page(
         conditions.append(sql.SQL("roles ? %(role)s"))
     if enabled is not None:
         conditions.append(sql.SQL("enabled = %(enabled)s"))
+    if kind is not None:
+        conditions.append(sql.SQL("kind = %(kind)s"))
     if after is not None:
         conditions.append(_AFTER)
     query = _SELECT + _PAGE.format(conditions=sql.SQL(" AND ").join(conditions))
-    values = {"role": role, "enabled": enabled, "after": after, "limit": limit}
+    values = {"role": role, "enabled": enabled, "kind": kind, "after": after, "limit": limit}
     with connection.cursor(row_factory=class_row(OperatorRow)) as cursor:
         return cursor.execute(query, values).fetchall()
 
@@ -186,5 +200,38 @@ def credential(connection: Connection[Any], accessor: str) -> CredentialOfOperat
 
 def credentials_of(connection: Connection[Any], operator_id: UUID) -> list[CredentialRow]:
     """All credentials ever issued to an operator, newest first."""
+    return credential_page(connection, operator_id, limit=None)
+
+
+def credential_page(
+    connection: Connection[Any],
+    operator_id: UUID,
+    *,
+    live_at: datetime | None = None,
+    expires_before: datetime | None = None,
+    after: str | None = None,
+    limit: int | None,
+) -> list[CredentialRow]:
+    """Up to `limit` credentials of an operator, newest first, from the one behind `after`.
+
+    `live_at`: only those that open anything then. `after`: an accessor of the page before.
+    """
+    conditions = [sql.SQL("operator_id = %(operator_id)s")]
+    if live_at is not None:
+        conditions.append(_CREDENTIAL_LIVE)
+    if expires_before is not None:
+        conditions.append(sql.SQL("expires_at < %(expires_before)s"))
+    if after is not None:
+        conditions.append(_CREDENTIAL_AFTER)
+    query = _SELECT_CREDENTIALS + _CREDENTIAL_PAGE.format(
+        conditions=sql.SQL(" AND ").join(conditions)
+    )
+    values = {
+        "operator_id": operator_id,
+        "live_at": live_at,
+        "expires_before": expires_before,
+        "after": after,
+        "limit": limit,
+    }
     with connection.cursor(row_factory=class_row(CredentialRow)) as cursor:
-        return cursor.execute(_CREDENTIALS_OF, [operator_id]).fetchall()
+        return cursor.execute(query, values).fetchall()

@@ -27,10 +27,12 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "grant": ("api.cli.nouns:grant", "What a peer may read, for whom, until when."),
     "enroll": ("api.cli.nouns:enroll", "Enrollment tokens, and the peer's side of them."),
     "cert": ("api.cli.nouns:cert", "Client certificates and their revocation."),
+    "ca": ("api.cli.ca:ca", "The authority that signs certificates."),
     "operator": ("api.cli.nouns:operator", "People and machines that use this ledger."),
     "policy": ("api.cli.nouns:policy", "The rules that can be set."),
     "audit": ("api.cli.nouns:audit", "The events, as they were recorded."),
     "alarm": ("api.cli.nouns:alarm", "What somebody must look at."),
+    "database": ("api.cli.database:database", "The database this ledger is kept in."),
 }
 
 

@@ -11,7 +11,7 @@ import time
 import tomllib
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -47,6 +47,16 @@ class Profile:
 
     url: str | None = None
     token: str | None = None
+    token_file: Path | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Which ledger to call, with which token, and the file the token is in, if it is in one."""
+
+    url: str
+    token: str | None = field(repr=False)
+    file: Path | None
 
 
 def private_text(path: Path) -> str:
@@ -90,10 +100,11 @@ def read_profile(path: Path) -> Profile:
     if unknown := sorted(values.keys() - _PROFILE_KEYS):
         known = ", ".join(sorted(_PROFILE_KEYS))
         raise CommandError(Exit.INVALID, f"{path} holds {', '.join(unknown)}", f"Known: {known}.")
-    token = values.get("token")
+    token, file = values.get("token"), None
     if token is None and "token_file" in values:
-        token = read_token(path.parent / Path(values["token_file"]).expanduser())
-    return Profile(values.get("url"), token)
+        file = path.parent / Path(values["token_file"]).expanduser()
+        token = read_token(file)
+    return Profile(values.get("url"), token, file)
 
 
 def refuse_in_the_clear(url: str) -> None:
@@ -133,24 +144,34 @@ def connect(url: str | None, token_file: Path | None) -> "Client":
     Raises:
         CommandError: no token is found, or its file is not private.
     """
-    chosen = _read(load_client)
-    profile = read_profile(chosen.profile)
-    address = url or chosen.url or profile.url or _local_url()
-    token = _chosen_token(chosen, token_file) or profile.token or _local_token(address)
-    if token is None:
+    found = chosen(url, token_file)
+    if found.token is None:
         raise CommandError(
             Exit.AUTH,
             "no token to call the ledger with",
             hint="Give --token-file FILE, set FEDLEDGER_TOKEN_FILE, or write a profile "
-            f"({chosen.profile}, mode 0600).",
+            f"({_read(load_client).profile}, mode 0600).",
         )
-    return Client(address, token)
+    return Client(found.url, found.token)
 
 
-def _chosen_token(chosen: ClientSettings, given: Path | None) -> str | None:
-    if path := given or chosen.token_file:
-        return read_token(path)
-    return chosen.token.get_secret_value() if chosen.token else None
+def chosen(url: str | None, token_file: Path | None) -> Chosen:
+    """Return what `connect` would use, and where the token comes from.
+
+    Raises:
+        CommandError: a file with a token is not private or cannot be read.
+    """
+    environment = _read(load_client)
+    profile = read_profile(environment.profile)
+    address = url or environment.url or profile.url or _local_url()
+    if path := token_file or environment.token_file:
+        return Chosen(address, read_token(path), path)
+    if environment.token:
+        return Chosen(address, environment.token.get_secret_value(), None)
+    if profile.token:
+        return Chosen(address, profile.token, profile.token_file)
+    path = _local_token_file(address)
+    return Chosen(address, read_token(path) if path else None, path)
 
 
 def _local_url() -> str:
@@ -159,12 +180,12 @@ def _local_url() -> str:
     return f"http://{host}:{local.port}"
 
 
-def _local_token(address: str) -> str | None:
-    """Return the token that `init` left on this machine, for calls to this machine only."""
+def _local_token_file(address: str) -> Path | None:
+    """Return the file that `init` left on this machine, for calls to this machine only."""
     path = _read(load).home / ADMIN_TOKEN
     if urlsplit(address).hostname not in _LOOPBACK or not os.access(path, os.R_OK):
         return None
-    return read_token(path)
+    return path
 
 
 class Client:
@@ -178,6 +199,9 @@ class Client:
             raise CommandError(Exit.INVALID, "the ledger's URL is not an http or https URL")
         if token:
             refuse_in_the_clear(url)
+            if not (token.isascii() and token.isprintable() and " " not in token):
+                # Such as a key file given by mistake: the HTTP library's error would quote it.
+                raise CommandError(Exit.INVALID, "what was given as the token is no token")
         self.url = url.rstrip("/")
         headers = {"Accept": "application/json, application/problem+json;q=0.9, */*;q=0.1"}
         if token:
@@ -251,7 +275,8 @@ class Client:
                 if not (left and repeatable):
                     raise self._unreachable(error, request) from error
             else:
-                if response.status_code != _RETRIED_STATUS or not (left and repeatable):
+                passing = response.status_code == _RETRIED_STATUS and not _is_for_good(response)
+                if not (passing and left and repeatable):
                     return response
                 time.sleep(_wait(response.headers.get("retry-after", "")))
         raise AssertionError("the last try returns or raises")
@@ -268,6 +293,11 @@ class Client:
             if key
             else "Is the service running (`fedledger up`), and is the URL right (FEDLEDGER_URL)?",
         )
+
+
+def _is_for_good(response: httpx.Response) -> bool:
+    """Whether asking again can change nothing: a person has to look first."""
+    return b'"lost-history"' in response.content
 
 
 def _wait(retry_after: str) -> float:

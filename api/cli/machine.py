@@ -4,9 +4,9 @@ What is made, started and checked stands in `api/init.py`, `api/wiring.py` and `
 are the words, the paths that are printed, and the exit codes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def explained() -> Iterator[None]:
     """Turn what the rooms below say into an error with an exit code."""
     from api.settings import SettingsError
-    from api.wiring import WiringError
+    from api.wiring import LostHistoryError, WiringError
     from ca.local import LocalAuthorityError
     from migrations.embedded import EmbeddedError
     from migrations.runner import MigrationError
@@ -36,6 +36,8 @@ def explained() -> Iterator[None]:
         ) from error
     except MigrationError as error:
         raise CommandError(Exit.REFUSED, "The schema does not fit", str(error)) from error
+    except LostHistoryError as error:
+        raise CommandError(Exit.INTEGRITY, "The ledger has lost history", str(error)) from error
     except (WiringError, LocalAuthorityError) as error:
         raise CommandError(Exit.REFUSED, "This installation does not fit", str(error)) from error
     except OSError as error:
@@ -57,15 +59,34 @@ def init() -> None:
     _tell(made)
 
 
+_LISTENING: Final = (
+    click.option("--host", help="Address to listen on; loopback unless behind a proxy."),
+    click.option("--port", type=click.IntRange(0, 65535), help="0 lets the system choose."),
+    click.option(
+        "--behind-proxy",
+        is_flag=True,
+        default=None,
+        help="A proxy ends TLS in front, so other addresses than loopback may be bound.",
+    ),
+)
+
+
+def _listening(command: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(_LISTENING):
+        command = option(command)
+    return command
+
+
 @click.command("up")
-def up() -> None:
+@_listening
+def up(host: str | None, port: int | None, behind_proxy: bool | None) -> None:
     """Create what is missing, migrate, and serve: the one command to begin with."""
     from api.init import initialise
     from api.settings import load
     from api.wiring import serve as serve_ledger
 
     with explained():
-        settings = load()
+        settings = load(host=host, port=port, behind_proxy=behind_proxy)
         # With the serving role's DSN alone nothing can be created: then it serves what is there.
         if settings.embedded or settings.owner_dsn is not None:
             made = initialise(settings)
@@ -75,13 +96,14 @@ def up() -> None:
 
 
 @click.command("serve")
-def serve() -> None:
+@_listening
+def serve(host: str | None, port: int | None, behind_proxy: bool | None) -> None:
     """Serve an existing ledger until SIGTERM; never creates or migrates anything."""
     from api.settings import load
     from api.wiring import serve as serve_ledger
 
     with explained():
-        serve_ledger(load(), output.note)
+        serve_ledger(load(host=host, port=port, behind_proxy=behind_proxy), output.note)
 
 
 @click.command("migrate")

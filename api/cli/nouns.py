@@ -15,6 +15,7 @@ from api.cli.approval import approval
 from api.cli.credential import credential
 from api.cli.exits import Exit
 from api.cli.output import show_pairs, show_table, words
+from api.cli.rotate import rotate
 from api.cli.verbs import Verb
 from api.operations import BY_NAME
 
@@ -133,6 +134,7 @@ cert = _noun(
         "show": _verb("certificate.show", show=_show_certificate),
         "status": _verb("certificate.status"),
         "revoke": _verb("certificate.revoke", show=_show_certificate),
+        "revoke-many": _verb("certificate.revoke-many", "serial", "grant_id"),
         "roots": _verb("authority.roots"),
     },
 )
@@ -150,6 +152,7 @@ operator = _noun(
             "credential.list", "accessor", "issued_at", "expires_at", "revoked_at"
         ),
         "revoke-credential": _verb("credential.revoke"),
+        "rotate": rotate,
     },
 )
 policy = _noun(

@@ -158,7 +158,7 @@ def connection_options() -> list[click.Parameter]:
 
 def _conditions(row: Operation) -> list[click.Parameter]:
     found: list[click.Parameter] = []
-    if row.command and row.versioned and row.parameters:
+    if row.conditional:
         found.append(
             click.Option(["--if-match"], type=int, help="Only if it still has this version.")
         )

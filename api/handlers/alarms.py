@@ -19,6 +19,7 @@ def list_(asked: Asked) -> Answer:
             snapshot.connection,
             open_only=query.open,
             kind=query.kind,
+            about=query.about,
             after=place(after),
             limit=query.limit + 1,
         ),

@@ -3,14 +3,15 @@
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
+from uuid import UUID
 
 from api import certificates as wire
-from api.exchange import Answer, Asked, Handler
+from api.exchange import Answer, Asked, Handler, rehearsed
 from api.handlers.views import command, page, pem
 from api.reading import Snapshot
 from api.wire import Page, parse_serial
 from ledger.errors import NotFoundError
-from ledger.events import POLICY_ID
+from ledger.events import POLICY_ID, CertificateRevoked
 from ledger.grant_state import Grant, Issuance, Revocation
 from ledger.grant_status import effective_status
 from ledger.issuance import revocation_of
@@ -24,16 +25,17 @@ def of_grant(asked: Asked) -> Answer:
     with asked.services.read() as snapshot:
         if grants.by_id(snapshot.connection, grant_id, snapshot.at) is None:
             raise NotFoundError("nothing has this id")
-    return _page(asked, asked.query_as(Page), grant_id=grant_id)
+    return _page(asked, asked.query_as(wire.GrantCertificateFilter), grant_id=grant_id)
 
 
 def list_(asked: Asked) -> Answer:
-    query = asked.query_as(wire.CertificateFilter)
-    filters = query.model_dump(exclude={"limit", "cursor"})
-    return _page(asked, query, **filters)
+    return _page(asked, asked.query_as(wire.CertificateFilter))
 
 
-def _page(asked: Asked, query: Page, **filters: Any) -> Answer:
+def _page(asked: Asked, query: wire.GrantCertificateFilter, **more: Any) -> Answer:
+    # Member by member: `model_dump` would write moments as text.
+    named = {name: getattr(query, name) for name in type(query).model_fields}
+    filters = {name: value for name, value in named.items() if name not in Page.model_fields}
     return page(
         asked,
         query,
@@ -41,7 +43,7 @@ def _page(asked: Asked, query: Page, **filters: Any) -> Answer:
             snapshot.connection,
             after=parse_serial(after) if after else None,
             limit=query.limit + 1,
-            **filters,
+            **filters | more,
         ),
         key=lambda row: row.serial,
         shape=lambda rows, following: wire.Certificates(
@@ -123,6 +125,41 @@ def revoke(asked: Asked) -> Answer:
     return command(asked, recorded, lambda: _of_state(grant, serial), grant.version)
 
 
+def revoke_many(asked: Asked) -> Answer:
+    body = asked.body_as(wire.RevokeCertificates)
+    chosen: dict[str, Any] = body.chosen()
+    with asked.services.read() as snapshot:
+        found = certificates.revocable(
+            snapshot.connection,
+            snapshot.at,
+            compromised=body.revocation_reason == "keyCompromise",
+            limit=wire.MOST_REVOKED,
+            **chosen,
+        )
+        if not found and not certificates.page(snapshot.connection, limit=1, **chosen):
+            # Nothing to revoke is well; a mistyped id must not look like it.
+            raise NotFoundError("no certificate was ever ordered for this")
+    serials: dict[UUID, list[str]] = {}
+    for grant_id, serial in found:
+        serials.setdefault(grant_id, []).append(serial)
+    recorded = asked.services.ledger.revoke_certificates(
+        asked.call, serials, body.revocation_reason, body.detail or body.reason
+    )
+    if asked.call.dry_run:
+        return rehearsed(recorded)
+    items = [
+        wire.RevokedCertificate(serial=event.data.serial, grant_id=event.originator_id)
+        for event in recorded.events
+        if isinstance(event.data, CertificateRevoked)
+    ]
+    more = wire.MOST_REVOKED in {len(items), len(found)}
+    return Answer(
+        wire.RevokedCertificates(items=items, more=more),
+        position=recorded.position,
+        replayed=recorded.replayed,
+    )
+
+
 def _of_state(grant: Grant, serial: str) -> wire.Certificate:
     found = (certificates.CertificateRow(*row) for row in certificates.rows(grant))  # type: ignore[arg-type]  # a row's values, in its order
     return _shown(next(row for row in found if row.serial == serial))
@@ -134,5 +171,6 @@ HANDLERS: Final[Mapping[str, Handler]] = {
     "certificate.show": show,
     "certificate.status": status,
     "certificate.revoke": revoke,
+    "certificate.revoke-many": revoke_many,
     "authority.roots": roots,
 }

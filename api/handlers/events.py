@@ -23,12 +23,13 @@ def list_(asked: Asked) -> Answer:
     position = record.head().size
     # Newest first, the pages stay what they were when the first one was read.
     last = place[0] if place else position
+    below = position if query.before is None else query.before - 1
     found = record.page(
         Filter(
             stream_id=query.stream,
             topics=() if query.topic is None else (query.topic,),
             first=(query.after or 0) + 1,
-            last=last if query.newest_first else position,
+            last=min(below, last if query.newest_first else position),
             since=query.since,
             until=query.until,
             actor_id=query.actor,

@@ -30,6 +30,7 @@ def list_(asked: Asked) -> Answer:
             snapshot.connection,
             role=query.role,
             enabled=query.enabled,
+            kind=query.kind,
             after=place(after),
             limit=query.limit + 1,
         ),
@@ -62,13 +63,26 @@ def disable(asked: Asked) -> Answer:
 
 
 def credentials(asked: Asked) -> Answer:
-    operator_id = asked.id("operator_id")
+    query, operator_id = asked.query_as(wire.CredentialFilter), asked.id("operator_id")
     with asked.services.read() as snapshot:
         if operators.by_id(snapshot.connection, operator_id) is None:
             raise NotFoundError("nothing has this id")
-        rows = operators.credentials_of(snapshot.connection, operator_id)
-        value = wire.Credentials(items=[shown(wire.Credential, row) for row in rows])
-        return Answer(value, position=snapshot.position)
+    return page(
+        asked,
+        query,
+        lambda snapshot, after: operators.credential_page(
+            snapshot.connection,
+            operator_id,
+            live_at=snapshot.at if query.live else None,
+            expires_before=query.expires_before,
+            after=after,
+            limit=query.limit + 1,
+        ),
+        key=lambda row: row.accessor,
+        shape=lambda rows, following: wire.Credentials(
+            items=[shown(wire.Credential, row) for row in rows], next=following
+        ),
+    )
 
 
 def issue_credential(asked: Asked) -> Answer:

@@ -53,7 +53,9 @@ def page(
     shape: Callable[[list[R], str | None], BaseModel],
 ) -> Answer:
     """One keyset page: `read` gives up to `limit` + 1 rows behind a key, `shape` the wire model."""
-    place = cursors.read(asked.operation.name, query)
+    # Of which list: a list below an object is another one for each object.
+    of = " ".join((asked.operation.name, *map(str, asked.path.values())))
+    place = cursors.read(of, query)
     with asked.services.read() as snapshot:
         rows = list(read(snapshot, place[1] if place else None))
         position = snapshot.position
@@ -61,7 +63,7 @@ def page(
     if len(rows) > query.limit:
         rows = rows[: query.limit]
         first = place[0] if place else position
-        following = cursors.write(asked.operation.name, query, first, str(key(rows[-1])))
+        following = cursors.write(of, query, first, str(key(rows[-1])))
     return Answer(shape(rows, following), position=position, following=following)
 
 

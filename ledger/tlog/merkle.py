@@ -77,6 +77,25 @@ class Frontier:
         return root
 
 
+def root_of_subtrees(subtrees: Iterable[tuple[int, bytes]]) -> bytes:
+    """Return the root of a tree given as (level, root) of complete subtrees, left to right.
+
+    Levels never rise from one to the next. Gives what a `Frontier` of the same leaves gives.
+    """
+    edge: list[tuple[int, bytes]] = []
+    for level, node in subtrees:
+        while edge and edge[-1][0] == level:
+            node = node_hash(edge.pop()[1], node)
+            level += 1
+        edge.append((level, node))
+    if not edge:
+        return EMPTY_ROOT
+    root = edge[-1][1]
+    for _, left in reversed(edge[:-1]):
+        root = node_hash(left, root)
+    return root
+
+
 def root_of(leaves: Iterable[bytes]) -> bytes:
     """Return the root over leaf hashes."""
     tree = Frontier()

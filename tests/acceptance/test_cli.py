@@ -104,7 +104,8 @@ def test_doctor_is_green_on_a_new_ledger(place: Installation) -> None:
     assert {check["status"] for check in checks.values()} == {"ok"}
     assert checks.keys() >= {
         "database", "schema", "service-role", "immutability", "clock", "four-eyes", "authority",
-        "alarms", "integrity", "history", "key-files",
+        "alarms", "integrity", "history", "key-files", "durability", "checksums", "disk",
+        "private-server",
     }  # fmt: skip
     table = place.run("doctor")
     assert table.code == 0
@@ -119,6 +120,19 @@ def test_doctor_is_red_about_a_secret_that_others_can_read(place: Installation) 
         place.approver.chmod(0o600)
     assert ended.code == 2
     assert [c["id"] for c in ended.document["checks"] if c["status"] == "fail"] == ["key-files"]
+
+
+def test_doctor_is_red_about_a_private_server_that_is_open(place: Installation) -> None:
+    sockets = place.home / "run"
+    sockets.chmod(0o755)
+    try:
+        ended = place.run("doctor", "--json")
+    finally:
+        sockets.chmod(0o700)
+    assert ended.code == 2
+    (found,) = [check for check in ended.document["checks"] if check["status"] == "fail"]
+    assert found["id"] == "private-server"
+    assert f"{sockets} has mode 0755" in found["detail"]
 
 
 def test_doctor_is_yellow_without_four_eyes(place: Installation) -> None:

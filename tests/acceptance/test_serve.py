@@ -1,5 +1,6 @@
 """`serve` as a real process: ready line, refusals, and an end that loses no request in flight."""
 
+import itertools
 import json
 import signal
 import socket
@@ -7,7 +8,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -19,6 +22,7 @@ from api.settings import without_real_ledger
 from projections.verify import check_ledger
 from support.databases import Database
 from support.http import ORIGIN, Clock
+from support.waiting import wait_until
 
 # The console script's `serve` and nothing else of it: what is tested is the server.
 _SERVE = (
@@ -113,6 +117,69 @@ def _wait_until_blocked(database: Database) -> None:
                 return
             time.sleep(0.02)
     raise AssertionError("the request never came to the lock")
+
+
+@dataclass
+class Worker:
+    """A client that registers peers until nobody answers any more, and remembers each outcome."""
+
+    number: int
+    acknowledged: dict[str, int] = field(default_factory=dict)  # name → position
+    unanswered: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+
+    def run(self, url: str, token: str) -> None:
+        headers = {"Authorization": f"Bearer {token}"}
+        with httpx.Client(base_url=url, headers=headers, timeout=30, trust_env=False) as client:
+            for turn in itertools.count():
+                name = f"Worker {self.number} turn {turn}"
+                body = {"name": name, "base_url": "https://peer.example"}
+                try:
+                    answer = client.post("/v1/peers", json=body)
+                    position = int(answer.headers["ledger-position"])
+                    assert (answer.status_code, answer.json()["name"]) == (201, name)
+                except httpx.RemoteProtocolError as error:
+                    # Closed before a first byte came; with a part of an answer it says otherwise.
+                    whole = "without sending a response" in str(error)
+                    (self.unanswered if whole else self.broken).append(name)
+                    return
+                except (httpx.ConnectError, httpx.ReadError, httpx.WriteError):
+                    self.unanswered.append(name)
+                    return
+                except Exception as error:  # noqa: BLE001 - whatever else it is, it is broken
+                    self.broken.append(f"{name}: {error!r}")
+                    return
+                self.acknowledged[name] = position
+
+
+def test_twenty_clients_in_full_flow_lose_nothing(database: Database, home: Path) -> None:
+    """SIGTERM in the middle: every answer is whole, and what was answered is what is recorded."""
+    workers = [Worker(number) for number in range(20)]
+    quiet = {"FEDLEDGER_LOG_LEVEL": "error"}  # nobody reads the pipe its lines go to
+    with _serving(database, home, **quiet) as (process, url), ThreadPoolExecutor(20) as pool:
+        running = [pool.submit(worker.run, url, _token(home)) for worker in workers]
+        wait_until(lambda: all(len(one.acknowledged) >= 5 for one in workers), "full flow")
+        begun = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        for one in running:
+            one.result(60)
+        assert process.wait(30) == 0
+        assert time.monotonic() - begun < 15
+    assert [worker.broken for worker in workers if worker.broken] == []
+    acknowledged = {
+        name: position for worker in workers for name, position in worker.acknowledged.items()
+    }
+    with psycopg.connect(database.superuser_dsn) as connection:
+        recorded = dict(
+            connection.execute(
+                "SELECT convert_from(body, 'UTF8')::jsonb -> 'data' ->> 'name', position "
+                "FROM ledger_events WHERE topic = 'peer.registered.v1'"
+            ).fetchall()
+        )
+    # Nothing acknowledged is missing; nothing is recorded whose caller was left without an answer.
+    assert recorded == acknowledged
+    assert len(acknowledged) >= 100
+    assert check_ledger(database.service_dsn).ok
 
 
 def test_an_idle_keepalive_connection_does_not_hold_up_the_end(

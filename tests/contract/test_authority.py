@@ -271,3 +271,30 @@ class TestLocal(AuthorityContract):
             "name": "Example",
             "version": 1,
         }
+
+
+class TestLocalSuccessor(AuthorityContract):
+    """Another issuing key under the root of the first: an authority like any other."""
+
+    def now(self) -> datetime:
+        return NOW
+
+    @pytest.fixture
+    def first(self, tmp_path: Path) -> LocalAuthority:
+        return LocalAuthority.create(tmp_path / "authority", name="Example", now=NOW)
+
+    @pytest.fixture
+    def authority(self, first: LocalAuthority, tmp_path: Path) -> LocalAuthority:
+        key = tmp_path / "authority" / "root.key"
+        return first.successor(tmp_path / "authority-2", root_key=key, now=NOW, number=2)
+
+    def test_shares_the_root_and_nothing_else(
+        self, first: LocalAuthority, authority: LocalAuthority, tmp_path: Path
+    ) -> None:
+        assert authority.id != first.id
+        assert authority.chain()[1] == first.chain()[1]
+        issuing, other = (x509.load_der_x509_certificate(a.chain()[0]) for a in (first, authority))
+        assert issuing.public_key() != other.public_key()
+        assert issuing.subject != other.subject
+        assert issuing.not_valid_after_utc == other.not_valid_after_utc
+        assert not (tmp_path / "authority-2" / "root.key").exists()

@@ -1,5 +1,6 @@
 """Bad credentials: one and the same answer, bounded per source, and never a way in."""
 
+import json
 import re
 from collections.abc import Callable
 from datetime import timedelta
@@ -7,6 +8,7 @@ from datetime import timedelta
 import pytest
 from falcon.testing import Result
 
+from api.operations import OPERATIONS
 from ledger import bearer
 from support.http import House, csr
 
@@ -36,6 +38,7 @@ BAD: dict[str, Callable[[House], str | None]] = {
     "long garbage": lambda place: "Bearer " + "x" * 4000,
     "not ascii": lambda place: "Bearer flo_\xe9",
     "wrong checksum": lambda place: "Bearer " + place.admin[:-1] + "!",
+    "truncated": lambda place: "Bearer " + place.admin[:-7],
     "unknown": lambda place: "Bearer " + bearer.mint(bearer.BearerKind.OPERATOR, bytes).text,
     "wrong secret": lambda place: "Bearer " + _flipped(place.admin),
     "an enrollment token": lambda place: (
@@ -85,6 +88,20 @@ def test_every_bad_credential_gets_the_same_bytes(place: House) -> None:
     assert len(seen) == len(BAD) + 1
 
 
+def test_every_operation_answers_a_bad_credential_alike(place: House) -> None:
+    kinds = ("none", "garbage", "truncated", "wrong secret", "an enrollment token", "revoked")
+    headers = [BAD[kind](place) for kind in kinds]
+    answers = set()
+    for row in OPERATIONS:
+        # What stands in the path does not matter: who asks is looked at first.
+        path = row.url(**dict.fromkeys(row.parameters, "nonsense"))
+        for header in headers if row.access == "operator" else ():
+            place.seconds.now += 60
+            sent = {} if header is None else {"Authorization": header}
+            answers.add(_normalised(place.client.simulate_request(row.method, path, headers=sent)))
+    assert len(answers) == 1
+
+
 def test_bad_enrollment_tokens_get_the_same_bytes_too(place: House) -> None:
     grant = place.grant(place.peer()["id"])
     used, request = place.token(grant["id"]), csr()
@@ -113,8 +130,42 @@ def test_one_source_is_held_up_and_a_good_credential_is_not(place: House) -> Non
 
 
 def test_enrollments_of_one_source_are_held_up(place: House) -> None:
+    good = place.token(place.grant(place.peer()["id"])["id"])
     statuses = [place.enroll("x", "y").status_code for _ in range(65)]
     assert statuses == [401] * 60 + [429] * 5
+    answer = place.enroll("x", "y")
+    wait = int(answer.headers["retry-after"])
+    assert 1 <= wait <= 60
+    assert answer.json["code"] == "too-many-requests"
+    # Held up is the source: a peer elsewhere enrolls, and an operator from here works on.
+    assert place.call("peer.list", token=place.admin).status_code == 200
+    elsewhere = {"REMOTE_ADDR": "192.0.2.77"}
+    body = json.dumps({"token": good, "csr": csr()})
+    headers = {"Content-Type": "application/json"}
+    enrolled = place.client.simulate_post(
+        "/v1/enrollments", body=body, headers=headers, extras=elsewhere
+    )
+    assert enrolled.status_code == 200, enrolled.text
+    place.seconds.now += wait
+    assert place.enroll("x", "y").status_code == 401
+
+
+def test_a_bad_credential_holds_up_its_own_source_only(place: House) -> None:
+    def status(source: str, token: str) -> int:
+        answer = place.client.simulate_get(
+            "/v1/peers",
+            headers={"Authorization": f"Bearer {token}"},
+            extras={"REMOTE_ADDR": source},
+        )
+        return int(answer.status_code)
+
+    assert [status("192.0.2.1", "x") for _ in range(40)][-1] == 429
+    assert status("192.0.2.2", "x") == 401
+    # However long it goes on, a good credential from the very same source is never locked out.
+    assert {status("192.0.2.1", place.admin) for _ in range(100)} == {200}
+    assert [status("192.0.2.1", "x") for _ in range(3)] == [429] * 3
+    # One host can take any address of its IPv6 network.
+    assert [status(f"2001:db8::{n:x}", "x") for n in range(1, 33)][-1] == 429
 
 
 def test_a_role_taken_away_holds_at_once(place: House) -> None:

@@ -3,17 +3,22 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from uuid import uuid4
 
 import psycopg
 import pytest
 from psycopg import sql
 
 from ledger.errors import UnavailableError
+from ledger.events import CallDenied
 from ledger.store import Store
-from support.appending import assert_right, outcomes, register, store_on, update
+from support.appending import assert_right, event_of, outcomes, register, store_on, update
 from support.databases import Database
+from support.tampering import rewrite
 
 pytestmark = pytest.mark.postgres
+
+NOTE = CallDenied(operation="GET /v1/events", problem="forbidden", count=1)
 
 
 @contextmanager
@@ -129,4 +134,34 @@ def test_reading_goes_on(database: Database) -> None:
         connection.execute("UPDATE ledger_head SET frontier = ''")
     refused(store)
     assert [row.position for row in store.record.stream(peer)] == [1]
+    store.close()
+
+
+def test_history_rewritten_whole_is_noticed_by_who_writes(database: Database) -> None:
+    """Nothing inside the database contradicts it: only a memory outside of it can."""
+    store = store_on(database.service_dsn)
+    for _ in range(5):
+        register(store)
+    rewrite(database, 2)
+    refused(store)
+    assert store.lost_history is not None
+    store.close()
+
+
+def test_the_root_of_every_size_is_as_it_was(database: Database) -> None:
+    """Across the sizes where stored subtrees begin to stand for their leaves."""
+    store = store_on(database.service_dsn)
+    roots = {0: store.record.head().root}
+    for _ in range(260):
+        register(store)
+        head = store.record.head()
+        roots[head.size] = head.root
+    store.save(*[event_of(uuid4(), 1, NOTE) for _ in range(700)])
+    head = store.record.head()
+    roots[head.size] = head.root
+    assert {size: store.record.root_at(size) for size in roots} == roots
+    assert store.record.root_at(head.size + 1) is None
+    rewrite(database, 2)
+    changed = [size for size, root in roots.items() if store.record.root_at(size) != root]
+    assert changed, "a changed leaf shows in the sizes that still count it singly"
     store.close()

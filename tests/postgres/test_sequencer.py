@@ -271,9 +271,7 @@ def test_a_full_disk_is_told_and_gone_when_there_is_room_again(database: Databas
                 " FOR EACH ROW EXECUTE FUNCTION full_disk()"
             )
             found = one_batch_or_more(store)
-            assert {one.code for one in found if isinstance(one, LedgerError)} == {
-                "storage-unavailable"
-            }
+            assert {one.code for one in found if isinstance(one, LedgerError)} == {"storage-full"}
             assert all(isinstance(one, UnavailableError) for one in found)
             connection.execute("DROP TRIGGER full_disk ON ledger_events")
         register(store)

@@ -3,7 +3,7 @@
 import psycopg
 import pytest
 
-from projections.verify import check_ledger
+from projections.verify import check_ledger, check_newest
 from support.appending import assert_right, register, store_on
 from support.databases import Database
 
@@ -70,3 +70,30 @@ TAMPERINGS = {
         " WHERE id NOT IN (SELECT stream_id FROM ledger_events)"
     ),
 }
+
+
+def test_the_newest_part_is_checked_against_the_stored_subtrees(database: Database) -> None:
+    """Sizes at which one, two and three stored subtree roots stand for what is taken on trust."""
+    store = store_on(database.service_dsn)
+    for size in (100, 300, 600, 1000):
+        while store.record.head().size < size:
+            register(store)
+        whole, part = check_ledger(database.owner_dsn), check_newest(database.owner_dsn, 40)
+        assert (part.violations, part.size, part.root) == ((), size, whole.root)
+    store.close()
+    with psycopg.connect(database.superuser_dsn, autocommit=True) as connection:
+        for table in ("ledger_events", "ledger_nodes"):
+            connection.execute(f"ALTER TABLE {table} DISABLE TRIGGER ALL".encode())
+        topic = "UPDATE ledger_events SET topic = %s WHERE position = 1000"
+        (hash_,) = connection.execute("SELECT hash FROM ledger_nodes WHERE index = 0").fetchone() or (b"",)  # fmt: skip
+        node = "UPDATE ledger_nodes SET hash = %s WHERE index = 0"
+        for change, wrong, right in (
+            (topic, "peer.revoked.v1", "peer.registered.v1"),
+            (node, bytes(32), hash_),
+        ):
+            connection.execute(change, [wrong])
+            assert not check_newest(database.owner_dsn, 40).ok, change
+            connection.execute(change, [right])
+            assert check_newest(database.owner_dsn, 40).ok, change
+        connection.execute("DELETE FROM ledger_nodes WHERE index = 0")
+        assert not check_newest(database.owner_dsn, 40).ok

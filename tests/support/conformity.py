@@ -37,6 +37,8 @@ def conforms(row: Operation, answer: Result) -> None:
     said = {name.lower() for name in responses[status].get("headers", ())}
     undocumented = {name for name in _HEADERS if name in answer.headers} - said
     assert not undocumented, f"{row.name} {status} has undocumented {undocumented}"
+    if row.access == "operator" and answer.status_code not in {401, 429} and status < "5":
+        assert "ledger-position" in answer.headers, f"{row.name} {status} names no position"
     if not answer.content:
         assert "content" not in responses[status]
         return

@@ -138,8 +138,6 @@ def house(database: Database, home: Path, **settings: Any) -> House:
     clock, seconds = Clock(), Seconds()
     init.furnish(database.service_dsn, home, ORIGIN, clock)
     chosen = Settings(home=home, threads=4, **settings)
-    parts = wiring.compose(
-        database.service_dsn, wiring.open_authority(home), chosen, clock=clock, seconds=seconds
-    )
+    parts = wiring.compose(database.service_dsn, chosen, clock=clock, seconds=seconds)
     admin, approver = ((home / f"{role}.token").read_text().strip() for role in init.ROLES)
     return House(parts, home, clock, seconds, admin, approver)

@@ -63,11 +63,17 @@ class Interruptible(Ledger):
 
     before_append: Callable[[], None] | None = None
 
-    def save(self, *objs: Any, **kwargs: Any) -> Any:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # The recorder's own door, so that no way of appending can go round it.
+        self._insert = self.recorder.insert_events
+        self.recorder.insert_events = self._held_up
+
+    def _held_up(self, *args: Any, **kwargs: Any) -> Any:
         if (act := self.before_append) is not None:
             self.before_append = None
             act()
-        return super().save(*objs, **kwargs)
+        return self._insert(*args, **kwargs)
 
 
 def open_ledger(dsn: str, clock: Callable[[], datetime]) -> Interruptible:

@@ -15,7 +15,7 @@ from api.cli.verbs import Verb
 from api.operations import BY_NAME
 
 # Rows that no person calls by hand: machines do, or browsers.
-NOT_FOR_PEOPLE = {"health.live", "health.ready", "health.show", "openapi.show"}
+NOT_FOR_PEOPLE = {"health.live", "health.ready", "health.show", "metrics.show", "openapi.show"}
 GROUPS = ("peer", "grant", "enroll", "cert", "operator", "policy", "audit", "alarm")
 ID = "0d9cb46e-1c5f-4b36-9a39-0b4f3c1f6a55"
 
@@ -123,6 +123,25 @@ def test_conditions_become_headers(sent: list[httpx.Request]) -> None:
     assert sent[0].headers["If-Match"] == '"7"'
     assert sent[0].headers["Idempotency-Key"] == "k"
     assert sent[0].url.path == f"/v1/grants/{ID}/revoke"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["policy", "change", "--approval-days", "3"],
+        ["enroll", "token", ID],
+        ["operator", "credential", ID],
+    ],
+)
+def test_what_has_a_version_takes_one(sent: list[httpx.Request], arguments: list[str]) -> None:
+    assert run([*arguments, "--if-match", "2"]) == 0
+    assert sent[0].headers["If-Match"] == '"2"'
+
+
+def test_revoking_many(sent: list[httpx.Request]) -> None:
+    assert run(["cert", "revoke-many", "--peer-id", ID, "--reason", "r"]) == 0
+    assert sent[0].url.path == "/v1/certificates/revoke"
+    assert body(sent[0]) == {"peer_id": ID, "reason": "r"}
 
 
 def test_filters_become_a_query(sent: list[httpx.Request]) -> None:

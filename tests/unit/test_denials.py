@@ -66,6 +66,22 @@ def test_what_cannot_be_recorded_is_refused_all_the_same() -> None:
     Readings(broken, lambda: 0.0).note(call, "event.list", None, 1)
 
 
+def test_at_the_end_an_absent_database_is_asked_once() -> None:
+    tried: list[Fact] = []
+
+    def away(call: Call, fact: Fact) -> None:
+        tried.append(fact)
+        raise UnavailableError("away")
+
+    denials = Denials(away, lambda: 0.0)
+    for source in range(50):
+        for _ in range(12):
+            _deny(denials, str(source))
+    tried.clear()
+    denials.flush(everything=True)
+    assert len(tried) == 1
+
+
 def test_a_reading_is_recorded_once_per_credential_operation_and_ten_minutes() -> None:
     now, recorder = [0.0], Recorder()
     readings = Readings(recorder, lambda: now[0])

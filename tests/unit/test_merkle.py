@@ -17,6 +17,7 @@ from ledger.tlog.merkle import (
     Node,
     ProofError,
     root_of,
+    root_of_subtrees,
     verify_consistency,
     verify_inclusion,
 )
@@ -103,6 +104,30 @@ def test_every_size_has_the_textbook_root_and_can_be_taken_up_again() -> None:
         assert tree.root() == textbook_root(LEAVES[:size])
         tree = Frontier(size, tree.edge())
         tree.append(LEAVES[size])
+
+
+@given(st.lists(st.binary(min_size=32, max_size=32), max_size=80), st.integers(0, 4))
+def test_the_root_from_subtrees_is_that_from_leaves(leaves: list[bytes], level: int) -> None:
+    """Whatever of the tree's left side is given as complete subtrees of one level."""
+    width = 1 << level
+    whole = len(leaves) // width
+    subtrees = [
+        (level, textbook_root_of_nodes(leaves[i * width : (i + 1) * width])) for i in range(whole)
+    ]
+    rest = [(0, leaf) for leaf in leaves[whole * width :]]
+    frontier = Frontier()
+    for leaf in leaves:
+        frontier.append(leaf)
+    assert root_of_subtrees([*subtrees, *rest]) == frontier.root()
+
+
+def textbook_root_of_nodes(leaves: Sequence[bytes]) -> bytes:
+    """The root over leaf *hashes*, halved at every step."""
+    if len(leaves) == 1:
+        return leaves[0]
+    half = len(leaves) // 2
+    left, right = textbook_root_of_nodes(leaves[:half]), textbook_root_of_nodes(leaves[half:])
+    return sha256(b"\x01" + left + right).digest()
 
 
 def test_a_copy_is_independent() -> None:
