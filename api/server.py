@@ -22,6 +22,9 @@ _logger: Final = structlog.get_logger("fedledger.server")
 DRAIN_SECONDS: Final = 20.0
 """How long requests in flight may take after SIGTERM: more than any of our own limits."""
 
+LINGER_SECONDS: Final = 0.5
+"""How long a connection that has sent nothing yet is kept at the end: its request may be on the way."""
+
 _MAX_BODY: Final = (
     1024 * 1024
 )  # beyond the application's own 256 KiB, which gives a problem document
@@ -51,19 +54,30 @@ class Server:
         self._stopping.set()
         self._server.pull_trigger()
 
+    def _accept_all(self) -> None:
+        """Take in the connections that the kernel has made for us and nobody has looked at yet.
+
+        Closing the listener would reset them: their clients believe they are connected.
+        """
+        known = -1
+        while known < len(self._server.active_channels):
+            known = len(self._server.active_channels)
+            self._server.handle_accept()
+
     def _drain(self, channels: dict[int, Any]) -> None:
-        """Take no new connection; answer every request that has begun, and send the answers.
+        """Take no new connection; answer every request that has begun or is on its way.
 
         waitress's own end stops the loop that sends: an answer computed afterwards is lost.
         """
+        self._accept_all()
         wasyncore.dispatcher.close(self._server)
-        deadline = time.monotonic() + DRAIN_SECONDS
-        while time.monotonic() < deadline:
-            busy = False
+        begun = time.monotonic()
+        while time.monotonic() < begun + DRAIN_SECONDS:
+            busy = lingering = time.monotonic() < begun + LINGER_SECONDS
             for channel in list(self._server.active_channels.values()):
                 if channel.requests or channel.total_outbufs_len or channel.request is not None:
                     busy = True
-                else:
+                elif not lingering:
                     channel.will_close = True
             if not busy:
                 return
