@@ -9,7 +9,6 @@ command lines of all processes. That the search itself works is shown with secre
 import base64
 import binascii
 import json
-import re
 import secrets
 import subprocess
 import sys
@@ -149,7 +148,7 @@ class Traces:
         ending = threading.Event()
 
         def watch() -> None:
-            while not ending.wait(0.005):
+            while not ending.wait(0.03):
                 for entry in Path("/proc").glob("[0-9]*/cmdline"):
                     with suppress(OSError):
                         self.command_lines.add(entry.read_bytes())
@@ -379,7 +378,7 @@ def test_no_secret_is_found_anywhere_and_a_planted_one_is(tmp_path: Path) -> Non
                 sought.in_home(place.home)  # what was rotated in has secrets of its own
                 assert len(sought.forms) > 100
                 log = (place.home / f"serve-{place.port}.log").read_text()
-                assert re.search(r"Traceback|DEBUG|debug", log), "the service logs too little"
+                assert "Traceback" in log, "no failure was logged: the search would prove little"
                 assert traces.findings(sought.forms) == set()
                 _assert_planted_ones_are_found(traces, life, good)
 

@@ -116,6 +116,10 @@ def test_a_change_of_sides_does_not_make_a_second_person(place: House, act: str)
     refused(approve(place, grant, token), 401, "unauthorized")  # the old one died on the way
     refused(approve(place, grant, approver), 403, "four-eyes")
     waits(place, grant)
+    (tried,) = place.ok("event.list", query=f"topic=call.denied.v1&actor={operator_id}")["items"]
+    assert tried["body"]["data"] == {
+        "count": 1, "operation": "grant.approve", "problem": "four-eyes",
+    }  # fmt: skip
     assert approve(place, grant, place.approver).status_code == 200
 
 

@@ -36,7 +36,7 @@ from support.databases import Cluster
 from support.http import House, csr, house
 
 ROLES: Final = ("admin", "approver", "auditor", "operator", "gateway")
-_EXAMPLES: Final = 25  # per operation, beside the boundary cases that schemathesis lists itself
+_EXAMPLES: Final = 12  # per operation, beside the boundary cases that schemathesis lists itself
 _MANY: Final = 100_000  # strangers are held up elsewhere (test_http_auth.py)
 
 schema = schemathesis.openapi.from_dict(

@@ -9,7 +9,7 @@ import pytest
 
 from api.cli import run
 from api.cli.client import Client, connect, read_profile, read_token, refuse_in_the_clear
-from api.cli.exits import CommandError
+from api.cli.exits import CommandError, Exit
 
 HERE = "http://127.0.0.1:1"
 
@@ -203,3 +203,13 @@ def test_the_tokens_of_this_machine_are_not_sent_to_another(
     with pytest.raises(CommandError) as caught:
         connect("https://elsewhere.example", None)
     assert caught.value.exit == 4
+
+
+@pytest.mark.parametrize(
+    "text", ["one two", "-----BEGIN\nsekrit\n-----END", "sekr\u00eft", "a\x00b"]
+)
+def test_what_is_no_token_is_refused_without_being_shown(text: str) -> None:
+    with pytest.raises(CommandError) as caught:
+        Client("http://127.0.0.1:1", text)
+    assert caught.value.exit is Exit.INVALID
+    assert not any(word in repr(caught.value) for word in ("sekr", "two", "a\x00b"))

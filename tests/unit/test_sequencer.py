@@ -276,3 +276,32 @@ def test_closing_when_nobody_is_there() -> None:
     gate = Gate()
     Sequencer(gate).close()
     assert gate.closed == 1
+
+
+class Count:
+    """An observer that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[int, int]] = []
+        self.appends: list[bool] = []
+
+    def batch(self, appends: int, events: int, seconds: float) -> None:
+        assert seconds >= 0
+        self.batches.append((appends, events))
+
+    def append(self, seconds: float, *, written: bool) -> None:
+        assert seconds >= 0
+        self.appends.append(written)
+
+
+def test_an_observer_is_told_of_what_was_written_and_of_every_append() -> None:
+    count = Count()
+    with a_crowd() as crowd:
+        crowd.sequencer._observer = count
+        crowd.come(an_append(events=3))
+        crowd.come(an_append())
+        crowd.gate.failing.add(OTHER)
+        crowd.come(an_append(OTHER))
+        crowd.go()
+    assert count.batches == [(1, 1), (2, 4)]  # who was refused is not part of what was committed
+    assert sorted(count.appends) == [False, True, True, True]
