@@ -24,8 +24,9 @@ if [ "${1-}" != --inside ]; then
     mirror=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE)' 'Created-By: Packages' 2>/dev/null |
         awk -v suite=$suite '$2 == suite && $1 ~ /\/debian\/?$/ {print $1; exit}')
     say "debootstrap"
+    # From where this machine's own packages come; else debootstrap knows where.
     debootstrap --variant=minbase --include=python3,python3-pip "$suite" "$work/root" \
-        "${mirror:-http://deb.debian.org/debian}" >"$work/debootstrap.log" 2>&1 ||
+        ${mirror:+"$mirror"} >"$work/debootstrap.log" 2>&1 ||
         { tail -20 "$work/debootstrap.log" >&2; exit 1; }
     mkdir "$work/tree"
     if git rev-parse --git-dir >/dev/null 2>&1; then
