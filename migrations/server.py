@@ -201,10 +201,16 @@ class Server:
         after a reboot the id in the file may be a stranger's."""
         try:
             pid = int(self._pid_lines()[0])
-            # Fails for a zombie, and for a stranger's process if we are not root.
-            return pid if Path(f"/proc/{pid}/cwd").samefile(self.data) else None
         except (IndexError, ValueError, OSError):
             return None
+        return pid if self._runs_here(pid) else None
+
+    def _runs_here(self, pid: int) -> bool:
+        try:
+            # Fails for a zombie, and for a stranger's process if we are not root.
+            return Path(f"/proc/{pid}/cwd").samefile(self.data)
+        except OSError:
+            return False
 
     # ------------------------------------------------------------ start and stop
 
@@ -277,7 +283,8 @@ class Server:
         deadline = time.monotonic() + _STOP_SECONDS
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGINT if self.durable else signal.SIGQUIT)
-            while self._process() == pid:
+            # Of the process, not of its file: that goes first, and the server a moment later.
+            while self._runs_here(pid):
                 if time.monotonic() > deadline:
                     os.kill(pid, signal.SIGQUIT)  # recovery at the next start, nothing lost
                     deadline += _STOP_SECONDS
