@@ -7,7 +7,6 @@ once finished it changes nothing any more. It serves nothing.
 import fcntl
 import os
 import re
-import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -33,6 +32,7 @@ from api.exchange import Clock
 from api.settings import Settings
 from api.wiring import Dsns, WiringError, database, open_ledger, system_clock
 from ca.local import LocalAuthority
+from ca.private_files import write_new
 from ledger.application import Ledger
 from ledger.bearer import parse, same_digest
 from ledger.events import LEDGER_ID, Actor
@@ -147,26 +147,6 @@ def alone(home: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
-
-
-def write_new(path: Path, content: bytes) -> None:
-    """Write a private file whole or not at all; FileExistsError if there is one."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
-    try:
-        handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _log_key(home: Path, *, make: bool) -> bytes:

@@ -31,26 +31,45 @@ class Issuer:
     key: ec.EllipticCurvePrivateKey
 
 
-def new_root(name: str, number: int, now: datetime, randomness: Callable[[int], bytes]) -> Issuer:
-    """Make a root for ten years. `number`: which of its name it is, from 1."""
+def new_root_key() -> ec.EllipticCurvePrivateKey:
+    """Make a root's key. It is asked once per chain and lives long: the larger curve."""
+    return ec.generate_private_key(ec.SECP384R1())
+
+
+def new_issuing_key() -> ec.EllipticCurvePrivateKey:
+    """Make an issuing key. It signs everything: the faster curve."""
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def new_root(
+    name: str,
+    number: int,
+    now: datetime,
+    randomness: Callable[[int], bytes],
+    key: ec.EllipticCurvePrivateKey | None = None,
+) -> Issuer:
+    """Make a root for ten years. `number`: which of its name it is, from 1. `key`: None for a new."""
     begin = _backdated(now)
-    # The root is asked once per chain and lives long: the larger curve. The issuing key signs
-    # everything: the faster one.
-    key = ec.generate_private_key(ec.SECP384R1())
+    key = key or new_root_key()
     common_name = _numbered(f"{name} root CA", number)
     lives = (begin, begin + _BACKDATE + ROOT_LIFE)
     return Issuer(_ca_certificate(common_name, key, None, 1, lives, new_serial(randomness)), key)
 
 
 def new_issuing(
-    name: str, number: int, root: Issuer, now: datetime, randomness: Callable[[int], bytes]
+    name: str,
+    number: int,
+    root: Issuer,
+    now: datetime,
+    randomness: Callable[[int], bytes],
+    key: ec.EllipticCurvePrivateKey | None = None,
 ) -> Issuer:
-    """Make an issuing certificate that ends with its root.
+    """Make an issuing certificate that ends with its root. `key`: None for a new one.
 
     `number`: which of its name it is, from 1. Two keys under one name would make chain building
     and revocation lists guess.
     """
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = key or new_issuing_key()
     common_name = _numbered(f"{name} issuing CA", number)
     begin = max(_backdated(now), root.certificate.not_valid_before_utc)
     lives = (begin, root.certificate.not_valid_after_utc)

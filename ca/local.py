@@ -6,12 +6,8 @@ and `ca/crl.py` will borrow its key to sign it. It never replaces a key it finds
 """
 
 import json
-import os
 import re
 import secrets
-import shutil
-import stat
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -27,6 +23,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from ca import private_files
 from ca.authority import AuthorityRefused, RevocationAnswer
 from ca.hierarchy import Issuer, new_issuing, new_root, pkcs8
 from ca.profile import SigningOrder, certificate_builder
@@ -94,11 +91,11 @@ class LocalAuthority:
                 machine, or does not fit together.
         """
         with _explained(directory):
-            _refuse_loose(directory, directory.stat(), forbidden=0o022)
+            private_files.refuse_loose(directory, directory.stat(), forbidden=0o022)
             # Not needed to sign; but if it lies here, it must not lie open.
             with suppress(FileNotFoundError):
                 root_key = directory / ROOT_KEY
-                _refuse_loose(root_key, root_key.stat(), forbidden=0o077)
+                private_files.refuse_loose(root_key, root_key.stat(), forbidden=0o077)
             return cls._open(directory)
 
     @classmethod
@@ -107,7 +104,7 @@ class LocalAuthority:
         root = x509.load_pem_x509_certificate((directory / f"{_ROOT}.pem").read_bytes())
         issuing = x509.load_pem_x509_certificate((directory / f"{_ISSUING}.pem").read_bytes())
         key = serialization.load_pem_private_key(
-            _read_private(directory / f"{_ISSUING}.key"), password=None
+            private_files.read(directory / f"{_ISSUING}.key"), password=None
         )
         root.verify_directly_issued_by(root)
         issuing.verify_directly_issued_by(root)
@@ -137,7 +134,7 @@ class LocalAuthority:
             OSError: the file system said no.
         """
         with _explained(root_key):
-            key = serialization.load_pem_private_key(_read_private(root_key), password=None)
+            key = serialization.load_pem_private_key(private_files.read(root_key), password=None)
         if key.public_key() != self._root.public_key() or not isinstance(
             key, ec.EllipticCurvePrivateKey
         ):
@@ -205,16 +202,10 @@ def _files(
 
 def _make(directory: Path, files: Mapping[str, bytes]) -> None:
     """Make the directory with these files, whole or not at all."""
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
     try:
-        for file, content in files.items():
-            _write(beside / file, content)
-        _sync_directory(beside)
-        _move_into_place(beside, directory)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
+        private_files.make_directory(directory, files)
+    except FileExistsError as error:
+        raise LocalAuthorityError(f"{directory} already holds something") from error
 
 
 @contextmanager
@@ -224,51 +215,7 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise LocalAuthorityError(f"{error.filename}: {error.strerror}") from error
+    except private_files.NotPrivateError as error:
+        raise LocalAuthorityError(str(error)) from error
     except (ValueError, TypeError, KeyError, UnsupportedAlgorithm, InvalidSignature) as error:
         raise LocalAuthorityError(f"{path}: not a usable authority") from error
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a new file, 0600 from its first moment and on the disk when this returns."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _move_into_place(beside: Path, directory: Path) -> None:
-    try:
-        # rename(2) takes the place of nothing, or of an empty directory, and of nothing else:
-        # of two creations at once exactly one gets here, and no key is ever overwritten.
-        beside.rename(directory)
-    except OSError as error:
-        if directory.exists() or directory.is_symlink():
-            raise LocalAuthorityError(f"{directory} already holds something") from error
-        raise
-    _sync_directory(directory.parent)
-
-
-def _read_private(path: Path) -> bytes:
-    # The mode of the file that was opened, not of whatever has the name a moment later.
-    with path.open("rb") as file:
-        _refuse_loose(path, os.fstat(file.fileno()), forbidden=0o077)
-        return file.read()
-
-
-def _refuse_loose(path: Path, status: os.stat_result, *, forbidden: int) -> None:
-    mode = stat.S_IMODE(status.st_mode)
-    if mode & forbidden:
-        raise LocalAuthorityError(
-            f"{path} is open to others: mode {mode:04o}, take {forbidden:04o} away"
-        )
-    if status.st_uid not in (0, os.geteuid()):
-        raise LocalAuthorityError(f"{path} belongs to another user")

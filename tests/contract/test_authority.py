@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from ca import local
+from ca import private_files
 from ca.authority import Authority, AuthorityRefused, RevocationAnswer
 from ca.local import LocalAuthority, LocalAuthorityError
 from ca.profile import SigningOrder, check_certificate, new_serial, tbs_sha256
@@ -195,7 +195,7 @@ class TestLocal(AuthorityContract):
         assert made[0].id == LocalAuthority.open(directory).id
         assert [path.name for path in directory.parent.iterdir()] == ["authority"]
 
-    @pytest.mark.parametrize("step", ["_write", "_sync_directory", "_move_into_place"])
+    @pytest.mark.parametrize("step", ["create", "sync_directory", "_move_into_place"])
     def test_an_interruption_leaves_nothing(
         self, directory: Path, step: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -203,7 +203,7 @@ class TestLocal(AuthorityContract):
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(local, step, interrupted)
+            patch.setattr(private_files, step, interrupted)
             with pytest.raises(KeyboardInterrupt):
                 LocalAuthority.create(directory, name="Example", now=NOW)
         assert list(directory.parent.iterdir()) == []

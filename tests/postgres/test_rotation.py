@@ -19,7 +19,7 @@ from api import authorities, init, rotation, wiring
 from api.doctor import examine
 from api.rotation import RotationError, Wish, rotate, survey
 from api.settings import Settings
-from ca import local
+from ca import private_files
 from ca.local import LocalAuthority, LocalAuthorityError
 from ca.reconciler import Reconciler
 from ledger.application import Ledger
@@ -181,7 +181,7 @@ def test_stopped_before_any_step_it_goes_on(
 
     before = enrolled(place, "one")
     with monkeypatch.context() as patched:
-        patched.setattr(local, "_move_into_place", counted(local._move_into_place))
+        patched.setattr(private_files, "_move_into_place", counted(private_files._move_into_place))
         patched.setattr(Ledger, "_append", counted(Ledger._append))
         stopped = True
         try:
