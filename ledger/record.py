@@ -3,21 +3,19 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from hashlib import sha256
 from typing import Any, Final
 from uuid import UUID
 
 import orjson
 from psycopg import sql
 
-from ledger.canonical import format_time
 from ledger.database import Reads
 from ledger.errors import InvalidError, NotFoundError, UnavailableError
-from ledger.events import Event, stream_type
 from ledger.history import History
-from ledger.mapper import read_event
-from ledger.tlog.entry import entry_text
+from ledger.recorded import RecordedEvent
 from ledger.tlog.merkle import Frontier, root_of_subtrees
+
+__all__ = ["EVERYTHING", "MAX_PAGE", "Filter", "Record", "RecordHead", "RecordedEvent"]
 
 MAX_PAGE: Final = 1000
 
@@ -52,42 +50,6 @@ class RecordHead:
     last_recorded_at: datetime | None
     projections_version: int
     database_time: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class RecordedEvent:
-    """One stored row. `body` and `leaf` are the stored bytes."""
-
-    position: int
-    stream_id: UUID
-    version: int
-    topic: str
-    recorded_at: datetime
-    body: bytes
-    leaf: bytes
-
-    @property
-    def event(self) -> Event:
-        """The body, validated. Raises StoredEventError (`ledger.mapper`)."""
-        return read_event(self.stream_id, self.version, self.topic, self.body)
-
-    @property
-    def stream_type(self) -> str:
-        """KeyError for a topic outside the registry."""
-        return stream_type(self.topic)
-
-    @property
-    def entry(self) -> bytes:
-        """The seven lines whose hash is the leaf, from the stored values."""
-        return entry_text(
-            self.position,
-            self.stream_type,
-            self.stream_id,
-            self.version,
-            self.topic,
-            format_time(self.recorded_at),
-            sha256(self.body).hexdigest(),
-        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,47 @@
+"""One event as it is stored: its values, its bytes, and the entry they make. It reads no storage."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from uuid import UUID
+
+from ledger.canonical import format_time
+from ledger.events import Event, stream_type
+from ledger.mapper import read_event
+from ledger.tlog.entry import entry_text
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedEvent:
+    """One stored row. `body` and `leaf` are the stored bytes."""
+
+    position: int
+    stream_id: UUID
+    version: int
+    topic: str
+    recorded_at: datetime
+    body: bytes
+    leaf: bytes
+
+    @property
+    def event(self) -> Event:
+        """The body, validated. Raises StoredEventError (`ledger.mapper`)."""
+        return read_event(self.stream_id, self.version, self.topic, self.body)
+
+    @property
+    def stream_type(self) -> str:
+        """KeyError for a topic outside the registry."""
+        return stream_type(self.topic)
+
+    @property
+    def entry(self) -> bytes:
+        """The seven lines whose hash is the leaf, from the stored values."""
+        return entry_text(
+            self.position,
+            self.stream_type,
+            self.stream_id,
+            self.version,
+            self.topic,
+            format_time(self.recorded_at),
+            sha256(self.body).hexdigest(),
+        )
