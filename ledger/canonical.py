@@ -3,8 +3,11 @@
 It does not hash, sign or parse JSON, and it knows no event: it takes plain JSON values only.
 """
 
+import re
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final
+from uuid import UUID
 
 import orjson
 
@@ -19,7 +22,12 @@ _OPTIONS: Final = (
     | orjson.OPT_PASSTHROUGH_DATETIME
 )
 _PLAIN: Final = frozenset({str, bool, type(None)})
+_TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT([01]\d|2[0-3]):\d\d:\d\d\.\d{6}Z", re.ASCII)
+_ID: Final = re.compile(r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}", re.ASCII)
 _TIME_LENGTH: Final = 27
+_ID_LENGTH: Final = 36
+_REMEMBERED: Final = 1024
+"""How many moments and ids are remembered: within a stream they recur, and reading one costs."""
 
 
 class CanonicalError(ValueError):
@@ -107,13 +115,38 @@ def parse_time(text: str) -> datetime:
     Raises:
         ValueError: any other form (another precision, an offset, lower case, a leap second).
     """
-    if type(text) is str and len(text) == _TIME_LENGTH and text.isascii():
-        try:
-            moment = datetime.fromisoformat(text)
-        except ValueError:
-            pass
-        else:
-            # fromisoformat takes many forms of ISO 8601; ours is the one it writes back.
-            if moment.utcoffset() is not None and format_time(moment) == text:
-                return moment
+    # Of exact type, so that nothing else that is equal to a remembered text is taken for it.
+    if (
+        type(text) is str
+        and len(text) == _TIME_LENGTH
+        and (moment := _parsed_time(text)) is not None
+    ):
+        return moment
     raise ValueError("not a time of the form 2026-11-23T15:07:08.123456Z")
+
+
+@lru_cache(_REMEMBERED)
+def _parsed_time(text: str) -> datetime | None:
+    # fromisoformat takes many forms of ISO 8601; the pattern lets one through.
+    if _TIME.fullmatch(text):
+        try:
+            return datetime.fromisoformat(text)
+        except ValueError:
+            pass  # no such day, minute or second
+    return None
+
+
+def parse_id(text: str) -> UUID:
+    """Return the UUID written in lower case with hyphens; accepts exactly this form.
+
+    Raises:
+        ValueError: any other form: a UUID has many spellings, a stored byte string must have one.
+    """
+    if type(text) is str and len(text) == _ID_LENGTH and (parsed := _parsed_id(text)) is not None:
+        return parsed
+    raise ValueError("an id is a UUID in lower case with hyphens")
+
+
+@lru_cache(_REMEMBERED)
+def _parsed_id(text: str) -> UUID | None:
+    return UUID(text) if _ID.fullmatch(text) else None

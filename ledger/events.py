@@ -24,7 +24,7 @@ from pydantic import (
     StringConstraints,
 )
 
-from ledger.canonical import format_time, parse_time
+from ledger.canonical import format_time, parse_id, parse_time
 from ledger.scope import Scope, scope_from_stored
 
 LEDGER_ID: Final = UUID("00000000-0000-4000-8000-000000000001")
@@ -48,13 +48,7 @@ def _octets(value: object) -> object:
 
 
 def _uuid(value: object) -> object:
-    # Only the one written form: a UUID has many spellings, a stored byte string must have one.
-    if isinstance(value, str):
-        parsed = UUID(value)
-        if str(parsed) != value:
-            raise ValueError("a UUID is written in lower case with hyphens")
-        return parsed
-    return value
+    return parse_id(value) if isinstance(value, str) else value
 
 
 def _tuple(value: object) -> object:
@@ -124,7 +118,7 @@ class Fact(_Stored):
     STREAM: ClassVar[StreamType]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Event:
     """One immutable fact of one stream. The first two names are the eventsourcing library's."""
 

@@ -6,7 +6,7 @@ What follows from this state at a moment is in `ledger/grant_status.py`, what ma
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
@@ -39,6 +39,7 @@ from ledger.events import (
     IssuanceFailed,
     RevocationReason,
 )
+from ledger.frozen import changed
 from ledger.scope import Scope
 
 
@@ -86,7 +87,7 @@ class Approval:
     lapses_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Token:
     """An enrollment token. `csr_sha256` and `issuance_id` are those of its first redemption."""
 
@@ -110,7 +111,7 @@ class Revocation:
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Issuance:
     """One serial: what was authorized, and what became of it.
 
@@ -173,7 +174,7 @@ class Issuance:
         return self.closed_at if self.state is IssuanceState.ISSUED else None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Grant:
     """A grant as its stream tells it. `status` is the *stored* one; most readers want
     `grant_status.effective_status`.
@@ -223,7 +224,7 @@ def evolve(grant: Grant | None, event: Event) -> Grant:
     step = _STEPS.get(type(fact))
     if grant is None or step is None:
         raise ValueError(f"a grant's stream cannot hold {fact.TOPIC} at {event.originator_version}")
-    return replace(
+    return changed(
         grant, version=event.originator_version, changed_at=event.at, **step(grant, event, fact)
     )
 
@@ -329,7 +330,7 @@ def _token_issued(grant: Grant, event: Event, fact: EnrollmentTokenIssued) -> _C
 
 
 def _token_redeemed(grant: Grant, event: Event, fact: EnrollmentTokenRedeemed) -> _Change:
-    token = replace(
+    token = changed(
         grant.tokens[fact.accessor],
         state=TokenState.REDEEMED,
         changed_at=event.at,
@@ -345,7 +346,7 @@ def _token_dead(
     def step(
         grant: Grant, event: Event, fact: EnrollmentTokenCancelled | EnrollmentTokenLocked
     ) -> _Change:
-        token = replace(grant.tokens[fact.accessor], state=state, changed_at=event.at)
+        token = changed(grant.tokens[fact.accessor], state=state, changed_at=event.at)
         return {"tokens": {**grant.tokens, fact.accessor: token}}
 
     return step
@@ -410,8 +411,8 @@ def _id_of(grant: Grant, serial: str) -> UUID:
 
 
 def _issuance(grant: Grant, issuance_id: UUID, **changes: Any) -> _Change:
-    changed = replace(grant.issuances[issuance_id], **changes)
-    return {"issuances": {**grant.issuances, issuance_id: changed}}
+    issuance = changed(grant.issuances[issuance_id], **changes)
+    return {"issuances": {**grant.issuances, issuance_id: issuance}}
 
 
 _STEPS: Final[Mapping[type[Fact], Callable[[Grant, Event, Any], _Change]]] = {
