@@ -19,13 +19,14 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import append  # noqa: E402
 import grants  # noqa: E402
+import past  # noqa: E402
 
 from api import loglines  # noqa: E402
 from migrations.binaries import find_binaries  # noqa: E402
 from migrations.embedded import Embedded  # noqa: E402
 from support import databases  # noqa: E402
 
-SECTIONS: Final = ("append", "vacuum", "grants", "memory")
+SECTIONS: Final = ("append", "vacuum", "grants", "memory", "past")
 
 
 def main() -> None:
@@ -36,6 +37,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, help="length of a round")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--events", type=int, help="in the table that is vacuumed")
+    parser.add_argument("--past", type=int, help="events in the made-up past")
     parser.add_argument("--requests", type=int, help="whose memory is watched")
     parser.add_argument(
         "--no-sync", action="store_true", help="fsync off: what the processors can do"
@@ -64,6 +66,9 @@ def main() -> None:
         if "memory" in chosen:
             with cluster.database() as database, tempfile.TemporaryDirectory() as home:
                 grants.memory(database, Path(home), requests)
+        if "past" in chosen:
+            with cluster.database() as database:
+                past.rate(database, given.past or (50_000 if quick else 1_000_000))
 
 
 @contextmanager

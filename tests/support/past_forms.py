@@ -1,0 +1,125 @@
+"""Requests and certificates for a made-up past: real DER, made by filling in a signed form.
+
+Only the signatures are not right, and the points are on no curve; lengths, fields and digests are
+those of real ones. Signing some hundred thousand would take longer than all the rest.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from hashlib import sha1, sha256
+from random import Random
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509.oid import NameOID
+
+from ca.profile import SigningOrder, certificate_builder, order_extensions
+from ledger.events import IssuanceAuthorized
+from ledger.issuance import Request, Signed
+
+SUBJECT_LENGTH: Final = 10  # characters of a subject user's id: a form has room for no other
+_GRANT: Final = "0d9cb46e-5a0c-4a39-9d4e-0b6f5f1a7c11"
+_SUBJECT: Final = "user-00000"
+_SERIAL: Final = "4f" + "ab" * 15
+_BEGIN: Final = datetime(2031, 1, 2, 3, 4, 5, tzinfo=UTC)
+_END: Final = datetime(2032, 2, 3, 4, 5, 6, tzinfo=UTC)
+_POINT: Final = 64  # octets of x and y
+_TAIL: Final = 24  # octets of a signature that are filled in
+
+
+def _key(number: int) -> ec.EllipticCurvePrivateKey:
+    return ec.derive_private_key(number, ec.SECP256R1())
+
+
+def _spki(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+_PEER_KEY: Final = _key(0xFED)
+_SPKI: Final = _spki(_PEER_KEY)
+_REQUEST: Final = (
+    x509.CertificateSigningRequestBuilder()
+    .subject_name(x509.Name([]))
+    .sign(_PEER_KEY, hashes.SHA256(), ecdsa_deterministic=True)
+    .public_bytes(Encoding.DER)
+)
+
+
+def request(dice: Random) -> Request:
+    """A request with a key never seen before."""
+    point = dice.randbytes(_POINT)
+    der = _REQUEST.replace(_SPKI[-_POINT:], point)[:-_TAIL] + dice.randbytes(_TAIL)
+    return Request(der, sha256(der).hexdigest(), sha256(_SPKI[:-_POINT] + point).hexdigest())
+
+
+@dataclass
+class Forms:
+    """Certificates by one issuer, who signs one form per common name."""
+
+    issuer: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+    chain: Sequence[bytes]  # DER, the issuer first
+    _forms: dict[str, bytes] = field(default_factory=dict)
+
+    def _form(self, common_name: str) -> bytes:
+        if common_name not in self._forms:
+            order = SigningOrder(
+                csr_der=_REQUEST,
+                key_digest=sha256(_SPKI).hexdigest(),
+                serial=_SERIAL,
+                not_before=_BEGIN,
+                not_after=_END,
+                common_name=common_name,
+                san_uri=f"urn:uuid:{_GRANT}",
+                extensions=order_extensions(_GRANT, _SUBJECT),
+            )
+            builder = certificate_builder(order, self.issuer)
+            signed = builder.sign(self.key, hashes.SHA256(), ecdsa_deterministic=True)
+            self._forms[common_name] = signed.public_bytes(Encoding.DER)
+        return self._forms[common_name]
+
+    def certificate(self, order: IssuanceAuthorized, subject_user_id: str, dice: Random) -> Signed:
+        """What the issuer would have answered to this order."""
+        (san,) = order.san
+        point = order.csr[(found := _REQUEST.index(_SPKI[-_POINT:])) : found + _POINT]
+        spki = _SPKI[:-_POINT] + point
+        der = (
+            self._form(order.subject)
+            .replace(_SPKI, spki)
+            .replace(sha1(_SPKI[-_POINT - 1 :]).digest(), sha1(b"\x04" + point).digest())
+            .replace(bytes.fromhex(_SERIAL), bytes.fromhex(order.serial))
+            .replace(_der_time(_BEGIN), _der_time(order.not_before))
+            .replace(_der_time(_END), _der_time(order.not_after))
+            .replace(_GRANT.encode(), san.removeprefix("urn:uuid:").encode())
+            .replace(_SUBJECT.encode(), subject_user_id.encode())
+        )[:-_TAIL] + dice.randbytes(_TAIL)
+        size = 4 + int.from_bytes(der[6:8], "big")  # of the TBSCertificate, which begins at 4
+        return Signed(der, sha256(der).hexdigest(), sha256(der[4 : 4 + size]).hexdigest())
+
+
+def _der_time(moment: datetime) -> bytes:
+    return f"{moment:%y%m%d%H%M%SZ}".encode()
+
+
+@cache
+def made_up_issuer(begin: datetime) -> Forms:
+    """An issuer nobody has the key of, for ten years."""
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "made-up issuing")])
+    key = _key(0xCA)
+    certificate = (
+        x509.CertificateBuilder()
+        .serial_number(1)
+        .issuer_name(name)
+        .subject_name(name)
+        .not_valid_before(begin)
+        .not_valid_after(begin + timedelta(days=3650))
+        .public_key(key.public_key())
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
+        .sign(key, hashes.SHA256(), ecdsa_deterministic=True)
+    )
+    return Forms(certificate, key, [certificate.public_bytes(Encoding.DER)])
