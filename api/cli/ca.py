@@ -13,6 +13,7 @@ import click
 
 from api.cli import output
 from api.cli.exits import CommandError, Exit
+from api.cli.step_ca import init_step_ca
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -26,6 +27,9 @@ _COLUMNS = ("state", "folder", "not_after", "open", "last_end", "retired_at", "i
 @click.group("ca")
 def ca() -> None:
     """The authority that signs certificates."""
+
+
+ca.add_command(init_step_ca)
 
 
 @ca.command("show")
