@@ -33,6 +33,8 @@ class Services:
 
     unready: why requests cannot be served, None when they can.
     pools: name → connections in use, connections open.
+    reach: returns once the tables followed under a name hold everything up to a position;
+        UnavailableError `catching-up` if that takes too long.
     """
 
     ledger: Ledger
@@ -46,6 +48,7 @@ class Services:
     metrics: Metrics
     unready: Callable[[], Unready | None]
     pools: Callable[[], Mapping[str, tuple[int, int]]]
+    reach: Callable[[str, int], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,6 +120,7 @@ _DOOR: Final[Mapping[str, tuple[int, str]]] = {
     "too-many-requests": (429, "Too much from one source; Retry-After says when to go on."),
     "internal": (500, "Our mistake; report it with the request id."),
     "unavailable": (503, "Not now; Retry-After says when."),
+    "catching-up": (503, "What this reads is still being brought up to date; send it again."),
     "busy": (503, "What this depends on keeps changing; send it again."),
     "clock-untrusted": (503, "The clocks are too far apart; the operator must set them right."),
     "commit-outcome-unknown": (

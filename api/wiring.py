@@ -20,6 +20,7 @@ from api import authorities, loglines
 from api.app import build
 from api.denials import Denials
 from api.exchange import Clock, Services
+from api.following import Following
 from api.handlers.table import HANDLERS
 from api.health import Unready
 from api.last_seen import LastSeen
@@ -44,7 +45,8 @@ from ledger.sequencer import Observer
 from migrations import runner
 from migrations.embedded import Embedded
 from projections import operators
-from projections.registry import INLINE
+from projections.follower import Follower
+from projections.registry import FOLLOWED, INLINE
 
 _POWER: Final = """SELECT r.rolsuper OR pg_has_role(c.relowner, 'USAGE')
     FROM pg_roles r, pg_class c
@@ -120,12 +122,21 @@ class Parts:
     app: Any
     services: Services
     maintenance: Maintenance
+    following: Following
+    follower: Follower
     reader: Reader
     denials: Denials
 
+    def start(self) -> None:
+        """Begin what nobody asks for."""
+        self.maintenance.start()
+        self.following.start()
+
     def close(self) -> None:
         """End without losing what is still to be written down."""
+        self.following.stop()
         self.maintenance.stop()
+        self.follower.close()
         self.denials.flush(everything=True)
         self.services.issuance.rejections.flush(everything=True)
         self.reader.close()
@@ -143,6 +154,7 @@ def compose(
     metrics = Metrics()
     ledger = open_ledger(dsn, clock, pool_size=settings.threads, observer=metrics)
     reader = Reader(dsn, size=settings.threads, clock=clock)
+    follower = Follower(dsn, FOLLOWED)
     signers = Adopted(reader.glance, partial(authorities.usable, settings.home))
     issuance = IssuanceCycle(ledger, signers, reader.glance)
     denials = Denials(ledger.note, seconds)
@@ -163,12 +175,14 @@ def compose(
         metrics=metrics,
         unready=partial(_unready, ledger, reader, runner.load()),
         pools=lambda: {"ledger": ledger.connections, "tables": reader.connections},
+        reach=follower.reach,
     )
     app = build(OPERATIONS, HANDLERS, services, find_credential, denials)
     reconciler = Reconciler(ledger, issuance, reader.glance, dsn)
     last_seen = LastSeen(settings.home, ledger.record)
     maintenance = Maintenance(reconciler, denials, last_seen, ledger.stop_writing, clock)
-    return Parts(app, services, maintenance, reader, denials)
+    following = Following(dsn, follower)
+    return Parts(app, services, maintenance, following, follower, reader, denials)
 
 
 def _unready(ledger: Ledger, reader: Reader, migrations: list[runner.Migration]) -> Unready | None:
@@ -206,7 +220,7 @@ def serve(settings: Settings, announce: Callable[[str], object]) -> None:
         stack.callback(parts.close)
         refuse_unknown(parts.services.ledger, settings.home)
         refuse_lost_history(parts.services.ledger, settings.home)
-        parts.maintenance.start()
+        parts.start()
         serve_http(parts.app, settings, announce)
 
 
