@@ -240,7 +240,7 @@ def refuse_unknown(ledger: Ledger, home: Path) -> None:
 
     Raises:
         WiringError: run `fedledger init`, or put the right files back.
-        LocalAuthorityError: the files of an authority cannot be used.
+        AuthorityFilesError: the files of an authority cannot be used.
     """
     if ledger.load(Identity, LEDGER_ID) is None:
         raise WiringError("this database holds no ledger yet: run fedledger init")

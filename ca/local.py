@@ -24,7 +24,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from ca import private_files
-from ca.authority import AuthorityRefused, RevocationAnswer
+from ca.authority import AuthorityFilesError, AuthorityRefused, Kind, RevocationAnswer
+from ca.csr import read_csr
 from ca.hierarchy import Issuer, new_issuing, new_root, pkcs8
 from ca.profile import SigningOrder, certificate_builder
 
@@ -36,7 +37,7 @@ ROOT_KEY: Final = f"{_ROOT}.key"
 """The root's private key in a directory that `create` made; it may be taken elsewhere."""
 
 
-class LocalAuthorityError(Exception):
+class LocalAuthorityError(AuthorityFilesError):
     """The directory holds no usable authority, or already holds something."""
 
 
@@ -144,7 +145,7 @@ class LocalAuthority:
         return self.open(directory)
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> Kind:
         return "local"
 
     @property
@@ -168,11 +169,13 @@ class LocalAuthority:
         """Sign `order`; the same order gives the same bytes. Never waits, so `timeout` is moot.
 
         Raises:
-            AuthorityRefused: the order outlives the issuing certificate or contradicts itself.
+            AuthorityRefused: the order outlives the issuing certificate or contradicts itself; the
+                request cannot be read, or asks for names.
         """
         if order.not_after >= self.not_after:
             raise AuthorityRefused(403, "the certificate would outlive its issuer")
         try:
+            read_csr(order.csr_der)  # long done; but a request with names is never signed here
             builder = certificate_builder(order, self._issuing)
             certificate = builder.sign(self._issuing_key, hashes.SHA256(), ecdsa_deterministic=True)
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:

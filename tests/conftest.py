@@ -11,6 +11,8 @@ from migrations.embedded import Embedded
 from support import databases
 from support.databases import Cluster, Database
 
+pytest.register_assert_rewrite("support.authority_contract")
+
 _HOME = pytest.StashKey[Path]()
 
 # A loaded machine is no bug of ours: time is measured in tests/benchmarks, never in a test.
