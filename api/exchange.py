@@ -17,6 +17,7 @@ from api.readings import Readings
 from api.throttle import Throttle
 from api.wire import PlannedEvent, Rehearsal
 from ca.issuance import IssuanceCycle
+from ca.publishing import RevocationLists
 from ledger.application import Ledger
 from ledger.events import Event, data_of
 from ledger.store import Call, Recorded
@@ -39,6 +40,7 @@ class Services:
 
     ledger: Ledger
     issuance: IssuanceCycle
+    lists: RevocationLists
     read: Callable[[], AbstractContextManager[Snapshot]]
     clock: Clock
     version: str

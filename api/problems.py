@@ -138,7 +138,7 @@ _DOOR: Final[Mapping[str, tuple[int, str]]] = {
 _RULES_ELSE: Final[Mapping[int, tuple[str, ...]]] = {
     401: ("unauthorized",),
     403: ("clone-suspected", "forbidden", "four-eyes"),
-    404: ("not-found",),
+    404: ("crl-by-authority", "not-found"),
     410: ("revoked-in-flight",),
     422: (
         "alarm-kind", "authority-chain", "base-url", "credential-ttl", "empty-validity",

@@ -33,6 +33,7 @@ from api.server import serve as serve_http
 from api.settings import Settings
 from api.throttle import Throttle
 from ca.issuance import IssuanceCycle
+from ca.publishing import RevocationLists
 from ca.reconciler import Reconciler
 from ca.signers import Adopted
 from ledger.application import Ledger
@@ -157,6 +158,7 @@ def compose(
     follower = Follower(dsn, FOLLOWED)
     signers = Adopted(reader.glance, partial(authorities.usable, settings.home))
     issuance = IssuanceCycle(ledger, signers, reader.glance)
+    lists = RevocationLists(ledger, signers, reader.glance)
     denials = Denials(ledger.note, seconds)
 
     def find_credential(accessor: str) -> operators.CredentialOfOperator | None:
@@ -166,6 +168,7 @@ def compose(
     services = Services(
         ledger=ledger,
         issuance=issuance,
+        lists=lists,
         read=reader.snapshot,
         clock=clock,
         version=version("fedledger"),
@@ -180,7 +183,7 @@ def compose(
     app = build(OPERATIONS, HANDLERS, services, find_credential, denials)
     reconciler = Reconciler(ledger, issuance, reader.glance, dsn)
     last_seen = LastSeen(settings.home, ledger.record)
-    maintenance = Maintenance(reconciler, denials, last_seen, ledger.stop_writing, clock)
+    maintenance = Maintenance(reconciler, lists, denials, last_seen, ledger.stop_writing, clock)
     following = Following(dsn, follower)
     return Parts(app, services, maintenance, following, follower, reader, denials)
 

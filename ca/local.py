@@ -1,8 +1,8 @@
 """The embedded authority: a root, an issuing certificate and their keys in one directory.
 
 A successor has a directory of its own, with the same root but without the root's key. An authority
-keeps no list of what it signed and knows nothing of revocation or CRLs: that truth is the ledger's,
-and `ca/crl.py` will borrow its key to sign it. It never replaces a key it finds.
+keeps no list of what it signed and knows of no revocation: that truth is the ledger's, and here it
+is only signed (`ca/crl.py`). It never replaces a key it finds.
 """
 
 import json
@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from ca import private_files
+from ca import crl, private_files
 from ca.authority import AuthorityFilesError, AuthorityRefused, Kind, RevocationAnswer
 from ca.csr import read_csr
 from ca.hierarchy import Issuer, new_issuing, new_root, pkcs8
@@ -181,6 +181,10 @@ class LocalAuthority:
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise AuthorityRefused(400, "the order cannot be made a certificate") from error
         return certificate.public_bytes(Encoding.DER)
+
+    def sign_list(self, wanted: crl.RevocationList) -> bytes:
+        """See `crl.SignsLists`."""
+        return crl.sign(wanted, self._issuing, self._issuing_key)
 
     def revoke(self, serial: str, reason: str, *, timeout: float) -> RevocationAnswer:
         """Answer `unsupported`: there is nobody to tell, the ledger itself is the record."""
