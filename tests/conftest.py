@@ -45,6 +45,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.postgres)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests have measured: `record_property("figure", text)`. Nothing is judged by it."""
+    figures = [
+        f"{report.nodeid.rpartition('::')[2]}: {value}"
+        for reports in (
+            terminalreporter.getreports("passed"),
+            terminalreporter.getreports("failed"),
+        )
+        for report in reports
+        for name, value in getattr(report, "user_properties", ())
+        if name == "figure"
+    ]
+    if figures:
+        terminalreporter.section("figures")
+        for figure in figures:
+            terminalreporter.line(figure)
+
+
 @pytest.fixture(scope="session")
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """The run's PostgreSQL, started when a test first needs it; no PostgreSQL is a failure."""
