@@ -1,7 +1,6 @@
 """What `fedledger ca init-step-ca` makes, on a real server: it signs our tokens, and no others."""
 
 import hashlib
-import json
 import signal
 import ssl
 import time
@@ -28,6 +27,7 @@ from ca.step_ca_setup import Wish, set_up
 from ca.step_ca_template import template
 from support.csrs import request
 from support.step_ca import StepCa, running
+from support.step_ca_places import edit
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.step_ca
@@ -185,12 +185,13 @@ def test_an_upgrade_takes_effect_without_a_restart(tmp_path: Path) -> None:
     directory = tmp_path / "home"
     with serving(directory) as made:
         assert made.server.process is not None
-        config = directory / "config" / "ca.json"
-        document = json.loads(config.read_text())
-        (entry,) = document["authority"]["provisioners"]
-        entry["claims"] = {}
-        entry["options"]["x509"]["template"] = '{"subject": {{ toJson .Subject }}}'
-        config.write_text(json.dumps(document))
+
+        def older(document: dict[str, Any]) -> None:
+            (entry,) = document["authority"]["provisioners"]
+            entry["claims"] = {}
+            entry["options"]["x509"]["template"] = '{"subject": {{ toJson .Subject }}}'
+
+        edit(directory, older)
 
         def shown() -> str:
             (found,) = made.http.get("/provisioners").json()["provisioners"]
