@@ -2,10 +2,16 @@
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
 
 from api.operation import READERS, Operation
-from api.wire import Id, Page, Position, Query, Time, Truth, Wire
+from api.wire import Id, Page, Position, Query, Time, Truth, Wire, digits
+
+LONGEST_WAIT: Final = 15
+"""Seconds. Shorter than what a connection may be idle, and than a service takes to end."""
+
+_TOPIC: Final = r"[a-z-]{1,40}\.[a-z-]{1,40}\.v[0-9]{1,3}"
 
 
 class Event(Wire):
@@ -28,12 +34,14 @@ class Events(Wire):
     next: str | None
 
 
-class EventFilter(Page):
-    """Which events to list."""
+class Conditions(Query):
+    """Which events; every condition given must hold."""
 
     stream: Id | None = None
     topic: Annotated[
-        str | None, StringConstraints(pattern=r"^[a-z-]{1,40}\.[a-z-]{1,40}\.v[0-9]{1,3}$")
+        str | None,
+        StringConstraints(pattern=rf"^{_TOPIC}(,{_TOPIC}){{0,19}}$"),
+        Field(description="One of these topics, separated by commas."),
     ] = None
     after: Annotated[Position | None, Field(description="Only positions above this.")] = None
     before: Annotated[Position | None, Field(description="Only positions below this.")] = None
@@ -42,12 +50,44 @@ class EventFilter(Page):
     actor: Annotated[
         str | None, StringConstraints(min_length=1, max_length=100), Field(description="Its id.")
     ] = None
+    correlation: Annotated[
+        str | None,
+        StringConstraints(min_length=1, max_length=100),
+        Field(description="The id of the request, or of what took several."),
+    ] = None
     about: Annotated[
         str | None,
         StringConstraints(min_length=1, max_length=200),
-        Field(description="Any id, serial, digest or accessor that the event names."),
+        Field(
+            description="Any id, serial, digest, accessor, user id or address that the event names."
+        ),
     ] = None
+    words: Annotated[
+        str | None,
+        StringConstraints(min_length=1, max_length=200, pattern=r"\w"),
+        Field(description="Words that all stand in the reason, whatever their case and accents."),
+    ] = None
+
+
+class EventFilter(Conditions, Page):
+    """Which events to list."""
+
     newest_first: Truth = False
+    wait: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=LONGEST_WAIT,
+            description="Seconds to wait for an event while there is none; oldest first only.",
+        ),
+        BeforeValidator(digits),
+    ] = 0
+
+    @model_validator(mode="after")
+    def _waits_for_the_next(self) -> "EventFilter":
+        if self.wait and self.newest_first:
+            raise PydanticCustomError("format", "wait does not go with newest_first")
+        return self
 
 
 class EventFormat(Query):
@@ -62,9 +102,16 @@ ROWS: Final = (
         method="GET",
         path="/v1/events",
         summary="List events",
+        description=(
+            "Any combination of conditions takes milliseconds, on any page. With `wait` an empty page "
+            "is held back until there is something for it or the time is over; go on with `after`: the "
+            "last position shown, or the answer's `Ledger-Position` if there is no `next`. Records "
+            "that somebody read events do not end a wait. Only a few calls may wait at once."
+        ),
         roles=READERS,
         query=EventFilter,
         out=Events,
+        problems=("occupied",),
     ),
     Operation(
         name="event.show",

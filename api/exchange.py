@@ -14,13 +14,14 @@ from api.metrics import Metrics
 from api.operation import Operation
 from api.reading import Snapshot
 from api.readings import Readings
+from api.tail import Tail
 from api.throttle import Throttle
 from api.wire import PlannedEvent, Rehearsal
 from ca.issuance import IssuanceCycle
-from ca.publishing import RevocationLists
 from ledger.application import Ledger
 from ledger.events import Event, data_of
 from ledger.store import Call, Recorded
+from projections.search import Search
 
 B = TypeVar("B", bound=BaseModel)
 Clock: TypeAlias = Callable[[], datetime]
@@ -33,24 +34,23 @@ class Services:
     """The parts a handler may use; wiring chooses them. `read` opens one consistent view.
 
     unready: why requests cannot be served, None when they can.
+    search: finds events by what is in them. tail: waits for the next.
     pools: name → connections in use, connections open.
-    reach: returns once the tables followed under a name hold everything up to a position;
-        UnavailableError `catching-up` if that takes too long.
     """
 
     ledger: Ledger
     issuance: IssuanceCycle
-    lists: RevocationLists
     read: Callable[[], AbstractContextManager[Snapshot]]
     clock: Clock
     version: str
     bad_credentials: Throttle
     enrollments: Throttle
     readings: Readings
+    search: Search
+    tail: Tail
     metrics: Metrics
     unready: Callable[[], Unready | None]
     pools: Callable[[], Mapping[str, tuple[int, int]]]
-    reach: Callable[[str, int], None]
 
 
 @dataclass(frozen=True, slots=True)

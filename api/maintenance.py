@@ -1,4 +1,4 @@
-"""The thread in which a process does what nobody asks for: reconciling, publishing, summaries.
+"""The thread in which a process does what nobody asks for: reconciling, and writing summaries.
 
 It decides nothing. Each round stands alone, so that a failure costs one round only.
 """
@@ -13,7 +13,7 @@ import structlog
 from api.denials import Denials
 from api.exchange import Clock
 from api.last_seen import LastSeen
-from ca.publishing import RevocationLists
+from api.readings import Readings
 from ca.reconciler import Reconciler
 from ledger.errors import LedgerError
 
@@ -27,8 +27,8 @@ class Maintenance:
     def __init__(
         self,
         reconciler: Reconciler,
-        lists: RevocationLists,
         denials: Denials,
+        readings: Readings,
         last_seen: LastSeen,
         stop_writing: Callable[[str], None],
         clock: Clock,
@@ -37,8 +37,8 @@ class Maintenance:
         self._last_seen = last_seen
         self._stop_writing = stop_writing
         self._reconciler = reconciler
-        self._lists = lists
         self._denials = denials
+        self._readings = readings
         self._clock = clock
         self._ending = threading.Event()
         self._thread: threading.Thread | None = None
@@ -57,13 +57,13 @@ class Maintenance:
     def round(self) -> None:
         """Do everything once."""
         self._denials.flush()
+        self._readings.flush()
         try:
             if objection := self._last_seen.objection():
                 self._stop_writing(objection)
                 return
             self._last_seen.remember()
             report = self._reconciler.run_once(self._clock())
-            self._lists.publish_due(self._clock())
         except (LedgerError, psycopg.Error) as error:
             # The database is away; so is everything else, and the next round may find it.
             _logger.warning("not reconciled", error=type(error).__name__)

@@ -23,6 +23,7 @@ _PARAMETERS: Final[dict[str, dict[str, Any]]] = {
     "serial": {"type": "string", "pattern": ANY_SERIAL_PATTERN},
     "accessor": {"type": "string", "pattern": "^[0-9a-z]{16}$"},
     "position": {"type": "integer", "minimum": 1, "maximum": 10**16 - 1},
+    "id": {"type": "string", "pattern": "^[0-9A-Za-z._:@-]{1,200}$"},
 }
 _HEADERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "X-Request-Id": ("The request's id; yours, if you sent a UUID.", {"type": "string"}),

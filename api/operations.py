@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Final
 
 from api import (
+    about,
     alarms,
     certificates,
     enrollments,
@@ -30,6 +31,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     *enrollments.ROWS,
     *certificates.ROWS,
     *events.ROWS,
+    *about.ROWS,
     *operators.ROWS,
     *policy.ROWS,
     *alarms.ROWS,

@@ -54,6 +54,12 @@ class Reader:
             yield Snapshot(connection, row[0] if row else 0, self._clock())
 
     @contextmanager
+    def view(self) -> Iterator[Connection[Any]]:
+        """A connection for statements that see one and the same state of the tables."""
+        with self._pool.connection() as connection, connection.transaction():
+            yield connection
+
+    @contextmanager
     def glance(self) -> Iterator[Connection[Any]]:
         """A connection for a single statement."""
         with self._pool.connection() as connection:

@@ -17,14 +17,19 @@ from pydantic import BaseModel, ValidationError
 from api.body import MAX_BODY, decode
 from api.operation import Operation
 from api.problems import Issue, MalformedError, MediaTypeError, TooLargeError, pointer
-from api.wire import parse_accessor, parse_id, parse_position, parse_serial
+from api.wire import parse_accessor, parse_id, parse_name, parse_position, parse_serial
 from ledger.errors import InvalidError, NotFoundError
 
 _MOST_PARAMETERS: Final = 30
 _IF_MATCH: Final = re.compile(r'"([1-9][0-9]{0,14})"', re.ASCII)
 _KEY: Final = re.compile(r"[!-~]{1,200}", re.ASCII)
 _PATH: Final[Mapping[str, Callable[[str], object]]] = MappingProxyType(
-    {"serial": parse_serial, "accessor": parse_accessor, "position": parse_position}
+    {
+        "serial": parse_serial,
+        "accessor": parse_accessor,
+        "position": parse_position,
+        "id": parse_name,
+    }
 )
 
 

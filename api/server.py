@@ -35,7 +35,13 @@ _CONNECTIONS: Final = 1000
 class Server:
     """A bound socket and its threads. `port` is the one in use, also when 0 was asked for."""
 
-    def __init__(self, app: Callable[..., Any], settings: Settings) -> None:
+    def __init__(
+        self,
+        app: Callable[..., Any],
+        settings: Settings,
+        ending: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._ending = ending
         self._server: Any = create_server(app, **_adjustments(settings))
         self._stopping = threading.Event()
         self.port = int(self._server.effective_port)
@@ -45,6 +51,7 @@ class Server:
         channels = self._server._map  # noqa: SLF001 - waitress has no public loop with an end
         while not self._stopping.is_set():
             wasyncore.loop(timeout=1.0, use_poll=True, map=channels, count=1)
+        self._ending()
         self._drain(channels)
         self._server.task_dispatcher.shutdown(timeout=1)
         wasyncore.close_all(channels, ignore_all=True)
@@ -85,9 +92,17 @@ class Server:
         _logger.warning("requests were still in flight at the end")
 
 
-def serve(app: Callable[..., Any], settings: Settings, announce: Callable[[str], object]) -> None:
-    """Serve until SIGTERM or SIGINT. `announce` gets the one line that says we are ready."""
-    server = Server(app, settings)
+def serve(
+    app: Callable[..., Any],
+    settings: Settings,
+    announce: Callable[[str], object],
+    ending: Callable[[], object] = lambda: None,
+) -> None:
+    """Serve until SIGTERM or SIGINT. `announce` gets the one line that says we are ready.
+
+    `ending` is called when the end begins, so that calls which only wait go home.
+    """
+    server = Server(app, settings, ending)
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         server.stop()

@@ -32,6 +32,10 @@ _UUID: Final = re.compile(
     r"[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}", re.ASCII
 )
 _SERIAL: Final = re.compile(r"[4-7][0-9a-f]{31}", re.ASCII)
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_DECIMAL: Final = re.compile(r"[0-9]{38,39}", re.ASCII)
+_TOKEN: Final = re.compile(r"fl[eo]_[0-9a-z]{16}_")
+_LONGEST_NAME: Final = 200
 ANY_UUID_PATTERN: Final = (
     "^[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}$"
 )
@@ -104,6 +108,23 @@ def parse_accessor(text: str) -> str:
     return text
 
 
+def parse_name(text: str) -> str:
+    """Any id as the ledger writes it: UUIDs, serials (hex, colons, decimal), digests, all else as
+    it is.
+
+    Raises:
+        ValueError: what no id can be; a whole token above all, which has no business in a URL.
+    """
+    if not 0 < len(text) <= _LONGEST_NAME or not text.isprintable() or _TOKEN.match(text):
+        raise ValueError("not an id")
+    if _DECIMAL.fullmatch(text):
+        text = f"{int(text):032x}"  # a serial as some programs print it
+    plain = text.lower().removeprefix("0x").replace(":", "")
+    if _SERIAL.fullmatch(plain) or _DIGEST.fullmatch(plain):
+        return plain
+    return text.lower() if _UUID.fullmatch(text) else text
+
+
 def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
@@ -121,7 +142,8 @@ def _listed(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _digits(value: object) -> object:
+def digits(value: object) -> object:
+    """A number of a query, which arrives as text; anything else comes back as it is."""
     if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,16}", value, re.ASCII):
         return int(value)
     return value
@@ -178,7 +200,7 @@ GrantStatus: TypeAlias = Literal[
 Limit = Annotated[
     int,
     Field(ge=1, le=500, description="Most items in one page."),
-    BeforeValidator(_digits),
+    BeforeValidator(digits),
 ]
 Cursor = Annotated[
     str,
@@ -186,7 +208,7 @@ Cursor = Annotated[
     Field(description="Where to go on: `next` of the page before, with the same filters."),
 ]
 Truth = Annotated[bool, BeforeValidator(_truth)]
-Position = Annotated[int, Field(ge=1, le=2**53), BeforeValidator(_digits)]
+Position = Annotated[int, Field(ge=1, le=2**53), BeforeValidator(digits)]
 
 
 class Query(Wire):

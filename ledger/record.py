@@ -1,9 +1,10 @@
 """Reads the record: what was written, as it was written, in pages. It writes and proves nothing."""
 
-from collections.abc import Collection, Iterator, Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from uuid import UUID
 
 import orjson
@@ -13,12 +14,15 @@ from ledger.database import Reads
 from ledger.errors import InvalidError, NotFoundError, UnavailableError
 from ledger.history import History
 from ledger.recorded import RecordedEvent
+from ledger.terms import Question
 from ledger.tlog.merkle import Frontier, root_of_subtrees
 
-__all__ = ["EVERYTHING", "MAX_PAGE", "Filter", "Record", "RecordHead", "RecordedEvent"]
+__all__ = ["EVERYTHING", "MAX_PAGE", "Filter", "Question", "Record", "RecordHead", "RecordedEvent"]
 
 MAX_PAGE: Final = 1000
+_AT_ONCE: Final = 250  # bodies to be compared with a question
 
+ANYTHING: Final = Question()
 _HEAD: Final = """SELECT size, frontier, last_recorded_at, projections_version, clock_timestamp()
     FROM ledger_head WHERE one"""
 _EVENTS: Final = sql.SQL(
@@ -35,10 +39,6 @@ _SUBTREES: Final = """SELECT level, hash FROM (
         SELECT 0, position, leaf FROM ledger_events
         WHERE position > %(size)s::int8 >> 8 << 8 AND position <= %(size)s::int8
     ) AS subtree ORDER BY level DESC, index"""
-_LAST_OF: Final = """SELECT position, stream_id, version, topic, recorded_at, body, leaf
-    FROM ledger_events WHERE stream_id = %s AND topic = %s ORDER BY version DESC LIMIT 1"""
-_VERSIONS_AT: Final = """SELECT stream_id, max(version), bool_or(topic = ANY(%s::text[]))
-    FROM ledger_events WHERE stream_id = ANY(%s::uuid[]) AND position <= %s GROUP BY stream_id"""
 _POSITION_AT: Final = """SELECT position FROM ledger_events WHERE recorded_at <= %s
     ORDER BY recorded_at DESC, position DESC LIMIT 1"""
 _POSITION_BEFORE: Final = """SELECT position FROM ledger_events WHERE recorded_at < %s
@@ -56,31 +56,21 @@ class RecordHead:
     database_time: datetime
 
 
-class VersionAt(NamedTuple):
-    """A stream's version at a position, and whether a topic asked for stands in it by then."""
-
-    version: int
-    holds: bool
-
-
 @dataclass(frozen=True, slots=True)
 class Filter:
     """Which events; every condition given must hold.
 
-    `first`, `last`: positions, inclusive. `since` ≤ recorded_at < `until`. These, `stream_id` and
-    `topics` use indexes. `mentions`: the stream has this id, or the body holds exactly this text as
-    a JSON string (an id, a serial, a digest, an actor …); `actor_id` likewise reads the bodies of
-    what the other conditions leave, about a million a second.
+    `first`, `last`: positions, inclusive. `since` ≤ recorded_at < `until`. `question`: what the
+    event must have beside that; its stream and topics use indexes, for all else the bodies of what
+    the other conditions leave are read, about a million a second (`projections/search.py` knows a
+    shorter way).
     """
 
-    stream_id: UUID | None = None
-    topics: Sequence[str] = ()
+    question: Question = ANYTHING
     first: int = 1
     last: int | None = None
     since: datetime | None = None
     until: datetime | None = None
-    actor_id: str | None = None
-    mentions: str | None = None
 
 
 EVERYTHING: Final = Filter()
@@ -149,12 +139,30 @@ class Record:
 
         Stable while events are appended: `after` is the last position of the page before.
         """
-        conditions, values = self._conditions(wanted)
-        if after is not None:
-            conditions.append(sql.SQL("position < %s" if newest_first else "position > %s"))
-            values.append(after)
+        limit = min(limit, MAX_PAGE)
+        groups = wanted.question.groups()
+        at_once = max(limit, _AT_ONCE) if groups else limit
         order = sql.SQL("position DESC" if newest_first else "position")
-        return self._select(conditions, values, order, limit)
+        beyond = sql.SQL("position < %s" if newest_first else "position > %s")
+        conditions, values = self._conditions(wanted)
+        found: list[RecordedEvent] = []
+        while True:
+            more = ([], []) if after is None else ([beyond], [after])
+            rows = self._select([*conditions, *more[0]], [*values, *more[1]], order, at_once)
+            # SQL lets through what may match; what does is said in one place.
+            found += (one for one in rows if not groups or one.answers(groups))
+            if len(found) >= limit or len(rows) < at_once:
+                return found[:limit]
+            after = rows[-1].position
+
+    def these(self, positions: Sequence[int]) -> list[RecordedEvent]:
+        """Return what stands at these positions, in the ledger's order; missing ones are left out."""
+        return self._select(
+            [sql.SQL("position = ANY(%s::int8[])")],
+            [list(positions)],
+            sql.SQL("position"),
+            len(positions),
+        )
 
     def all(self, wanted: Filter = EVERYTHING) -> Iterator[RecordedEvent]:
         """Yield every matching event in order, page by page."""
@@ -162,18 +170,6 @@ class Record:
         while page := self.page(wanted, after=after, limit=MAX_PAGE):
             yield from page
             after = page[-1].position
-
-    def last_of(self, stream_id: UUID, topic: str) -> RecordedEvent | None:
-        """Return a stream's last event of a topic, None if it has none."""
-        rows = self._reads.rows(_LAST_OF, (stream_id, topic))
-        return RecordedEvent(*rows[0]) if rows else None
-
-    def versions_at(
-        self, streams: Collection[UUID], topics: Sequence[str], position: int
-    ) -> dict[UUID, VersionAt]:
-        """Return what stood of these streams at a position; a stream that began later is missing."""
-        rows = self._reads.rows(_VERSIONS_AT, (list(topics), list(streams), position))
-        return {stream: VersionAt(version, holds) for stream, version, holds in rows}
 
     def position_at(self, moment: datetime) -> int:
         """Return the last position recorded at or before a moment; 0 when there is none."""
@@ -183,8 +179,8 @@ class Record:
     def _position(rows: Sequence[tuple[Any, ...]]) -> int:
         return int(rows[0][0]) if rows else 0
 
-    def _conditions(self, wanted: Filter) -> tuple[list[sql.Composable], list[object]]:
-        # A moment is turned into a position first: one index then serves every order and page.
+    def bounds(self, wanted: Filter) -> tuple[int, int | None]:
+        """Return the first and last position that a filter's positions and times leave."""
         first, last = wanted.first, wanted.last
         if wanted.since is not None:
             before = self._position(self._reads.rows(_POSITION_BEFORE, (wanted.since,)))
@@ -192,17 +188,15 @@ class Record:
         if wanted.until is not None:
             before = self._position(self._reads.rows(_POSITION_BEFORE, (wanted.until,)))
             last = before if last is None else min(last, before)
+        return first, last
+
+    def _conditions(self, wanted: Filter) -> tuple[list[sql.Composable], list[object]]:
+        # A moment is turned into a position first: one index then serves every order and page.
+        first, last = self.bounds(wanted)
         found: list[tuple[str, list[object]]] = [("position >= %s", [first])]
         if last is not None:
             found.append(("position <= %s", [last]))
-        if wanted.stream_id is not None:
-            found.append(("stream_id = %s", [wanted.stream_id]))
-        if wanted.topics:
-            found.append(("topic = ANY(%s::text[])", [list(wanted.topics)]))
-        if wanted.actor_id is not None:
-            found.append(_actor(wanted.actor_id))
-        if wanted.mentions is not None:
-            found.append(_mentions(wanted.mentions))
+        found += _possible(wanted.question)
         return (
             [sql.SQL(condition) for condition, _ in found],
             [value for _, values in found for value in values],
@@ -216,25 +210,35 @@ class Record:
         limit: int,
     ) -> list[RecordedEvent]:
         query = _EVENTS.format(conditions=sql.SQL(" AND ").join(conditions), order=order)
-        rows = self._reads.rows(query, [*values, min(limit, MAX_PAGE)])
+        rows = self._reads.rows(query, [*values, limit])
         return [RecordedEvent(*row) for row in rows]
 
 
+_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 # Bodies are canonical JSON: a string has one spelling, so bytes can be searched instead of parsed.
 _HOLDS: Final = "position(%s::bytea IN body) > 0"
-_ACTOR: Final = "convert_from(body, 'UTF8')::jsonb -> 'actor' ->> 'id' = %s"
+_HAS_REASON: Final = "position('\"reason\":null}'::bytea IN body) = 0"
 
 
-def _actor(actor_id: str) -> tuple[str, list[object]]:
-    # The cheap test first; the optimizer does not know which it is.
-    return f"CASE WHEN {_HOLDS} THEN {_ACTOR} ELSE false END", [_needle(actor_id), actor_id]
+def _possible(question: Question) -> Iterator[tuple[str, list[object]]]:
+    """Conditions that every event which answers the question fulfils, and few others do."""
+    if question.streams:
+        yield "stream_id = ANY(%s::uuid[])", [list(question.streams)]
+    if question.topics:
+        yield "topic = ANY(%s::text[])", [list(question.topics)]
+    for text in (question.actor_id, question.correlation_id):
+        if text is not None:
+            yield _HOLDS, [_needle(text)]
+    if question.mentions:
+        yield _mentions(question.mentions)
+    if question.words is not None:
+        yield _HAS_REASON, []
 
 
-def _mentions(text: str) -> tuple[str, list[object]]:
-    try:
-        return f"(stream_id = %s OR {_HOLDS})", [UUID(text), _needle(text)]
-    except ValueError:
-        return _HOLDS, [_needle(text)]
+def _mentions(names: Sequence[str]) -> tuple[str, list[object]]:
+    streams = [UUID(name) for name in names if _UUID.fullmatch(name)]
+    conditions = ["stream_id = ANY(%s::uuid[])", *([_HOLDS] * len(names))]
+    return f"({' OR '.join(conditions)})", [streams, *map(_needle, names)]
 
 
 def _needle(text: str) -> bytes:

@@ -1,5 +1,6 @@
 """One event as it is stored: its values, its bytes, and the entry they make. It reads no storage."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -8,6 +9,7 @@ from uuid import UUID
 from ledger.canonical import format_time
 from ledger.events import Event, stream_type
 from ledger.mapper import read_event
+from ledger.terms import matches, terms_of
 from ledger.tlog.entry import entry_text
 
 
@@ -45,3 +47,12 @@ class RecordedEvent:
             format_time(self.recorded_at),
             sha256(self.body).hexdigest(),
         )
+
+    def answers(self, groups: Iterable[frozenset[str]]) -> bool:
+        """Whether it has a term of each group (`Question.groups`)."""
+        return matches(self.terms, groups)
+
+    @property
+    def terms(self) -> frozenset[str]:
+        """By which words it can be found."""
+        return terms_of(self.stream_id, self.topic, self.body)

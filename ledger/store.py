@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Generic, TypeVar, cast
 from uuid import UUID
 
+import psycopg
 from eventsourcing.application import AggregateNotFoundError, Application
 from eventsourcing.persistence import InfrastructureFactory, IntegrityError, Mapper
 from eventsourcing.popo import POPOFactory
@@ -123,6 +124,14 @@ class Store(Application[UUID]):
     def connections(self) -> tuple[int, int]:
         """How many connections for reading are in use, and how many are open."""
         return self._reads.connections
+
+    def listen(self) -> psycopg.Connection[Any]:
+        """Return a connection that is notified of every commit's new size; the caller closes it.
+
+        Raises:
+            psycopg.Error: there is no connection to be had.
+        """
+        return self._recorder.listen()
 
     @property
     def lost_history(self) -> str | None:

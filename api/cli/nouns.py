@@ -12,16 +12,20 @@ import click
 from api.cli import enroll as enrollment
 from api.cli import timeline
 from api.cli.approval import approval
+from api.cli.audit import about, show_about, tail
 from api.cli.credential import credential
 from api.cli.exits import Exit
-from api.cli.output import show_pairs, show_table, words
+from api.cli.output import note, show_pairs, words
 from api.cli.rotate import rotate
 from api.cli.verbs import Verb
 from api.operations import BY_NAME
 
 
 def _tell(document: Mapping[str, Any]) -> None:
-    click.echo("\n".join(timeline.lines(document["items"])))
+    for line in timeline.lines(document["items"]):
+        click.echo(line)
+    if document.get("next"):
+        note(f"there is more: --all, or --cursor {document['next']}")
     if "status" in document:
         click.echo(f"now: {words(document['status'])}")
 
@@ -54,10 +58,6 @@ def _show_event(document: Mapping[str, Any]) -> None:
     click.echo("\n".join(timeline.lines([document])))
     told = {name: value for name, value in document.items() if name != "body"}
     show_pairs([(n.replace("_", " "), words(v)) for n, v in told.items()])
-
-
-def _show_events(document: Mapping[str, Any]) -> None:
-    show_table([timeline.row(event) for event in document["items"]], timeline.COLUMNS)
 
 
 class _Noun(click.Group):
@@ -136,7 +136,6 @@ cert = _noun(
         "revoke": _verb("certificate.revoke", show=_show_certificate),
         "revoke-many": _verb("certificate.revoke-many", "serial", "grant_id"),
         "roots": _verb("authority.roots"),
-        "crl": _verb("authority.crl"),
     },
 )
 operator = _noun(
@@ -164,7 +163,12 @@ policy = _noun(
 audit = _noun(
     "audit",
     "The events, as they were recorded.",
-    {"list": _verb("event.list", show=_show_events), "show": _verb("event.show", show=_show_event)},
+    {
+        "list": _verb("event.list", show=_tell),
+        "show": _verb("event.show", show=_show_event),
+        "about": about(_verb("about.show", show=show_about)),
+        "tail": tail,
+    },
 )
 alarm = _noun(
     "alarm",

@@ -49,7 +49,7 @@ class Verb:
         params: list[click.Parameter] = [
             click.Argument([parameter]) for parameter in self.row.parameters
         ]
-        params += _options(self.row.body) + _options(self.row.query)
+        params += options(self.row.body) + options(self.row.query)
         params += _conditions(self.row)
         if self.secret:
             params.append(_OUT)
@@ -76,10 +76,11 @@ class Verb:
             if public
             else connect(values["url"], values["token_file"])
         ) as client:
-            query = _taken(self.row.query, given)
+            query = taken(self.row.query, given)
             if given.get("all"):
                 pages = list(client.pages(path, {**query, "limit": _ALL_PAGE}))
-                merged = {"items": [item for page in pages for item in page["items"]]}
+                merged = {name: value for name, value in pages[0].items() if name != "next"}
+                merged["items"] = [item for page in pages for item in page["items"]]
                 self.present(merged, values)
                 return 0
             if given.get("dry_run"):
@@ -171,7 +172,7 @@ def _conditions(row: Operation) -> list[click.Parameter]:
     return found
 
 
-def _options(model: Any) -> list[click.Parameter]:
+def options(model: Any) -> list[click.Parameter]:
     """Return one option per member of a wire model, typed by its JSON schema."""
     if model is None:
         return []
@@ -252,7 +253,8 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _taken(model: Any, given: Mapping[str, Any]) -> dict[str, str]:
+def taken(model: Any, given: Mapping[str, Any]) -> dict[str, str]:
+    """Return what was given for the members of a query model, as it is sent."""
     names = model.model_fields if model is not None else ()
     return {name: _text(given[name]) for name in names if name in given}
 

@@ -1,6 +1,8 @@
 """The ledger's events: what their operations do."""
 
+import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 import orjson
@@ -8,44 +10,97 @@ import orjson
 from api import cursors
 from api import events as wire
 from api.exchange import Answer, Asked, Handler
-from api.wire import parse_position
+from api.problems import Issue
+from api.wire import parse_name, parse_position
 from ledger.errors import InvalidError
-from ledger.record import Filter, RecordedEvent
+from ledger.record import Filter
+from ledger.recorded import RecordedEvent
+from ledger.terms import Question
 
 _TEXT: Final = "text/plain; charset=utf-8"
 _BYTES: Final = "application/octet-stream"
+_READ: Final = "audit.read.v1"
+_BREATH: Final = 0.05  # seconds between two looks of one waiting call: a busy ledger costs no more
 
 
 def list_(asked: Asked) -> Answer:
     query = asked.query_as(wire.EventFilter)
     place = cursors.read(asked.operation.name, query)
-    record = asked.services.ledger.record
-    position = record.head().size
-    # Newest first, the pages stay what they were when the first one was read.
-    last = place[0] if place else position
-    below = position if query.before is None else query.before - 1
-    found = record.page(
-        Filter(
-            stream_id=query.stream,
-            topics=() if query.topic is None else (query.topic,),
-            first=(query.after or 0) + 1,
-            last=min(below, last if query.newest_first else position),
-            since=query.since,
-            until=query.until,
-            actor_id=query.actor,
-            mentions=query.about,
-        ),
-        after=_after(place[1]) if place else None,
-        newest_first=query.newest_first,
-        limit=query.limit + 1,
-    )
+    after = after_of(place[1]) if place else None
+    if query.wait:
+        with asked.services.tail.place():
+            found, position = _awaited(asked, query, after)
+    else:
+        position = asked.services.ledger.record.head().size
+        # Newest first, the pages stay what they were when the first one was read.
+        last = place[0] if place and query.newest_first else position
+        found = _page(asked, query, last, after)
     following = None
     if len(found) > query.limit:
         found = found[: query.limit]
-        following = cursors.write(asked.operation.name, query, last, str(found[-1].position))
+        first = place[0] if place else position
+        following = cursors.write(asked.operation.name, query, first, str(found[-1].position))
     asked.services.readings.note(asked.call, asked.operation.name, query, len(found))
-    value = wire.Events(items=[_shown(one) for one in found], next=following)
+    value = wire.Events(items=[shown(one) for one in found], next=following)
     return Answer(value, position=position, following=following)
+
+
+def _page(
+    asked: Asked, query: wire.EventFilter, last: int, after: int | None
+) -> list[RecordedEvent]:
+    wanted = filter_of(query)
+    last = last if wanted.last is None else min(last, wanted.last)
+    return asked.services.search.page(
+        replace(wanted, last=last),
+        after=after,
+        newest_first=query.newest_first,
+        limit=query.limit + 1,
+    )
+
+
+def _awaited(
+    asked: Asked, query: wire.EventFilter, after: int | None
+) -> tuple[list[RecordedEvent], int]:
+    """The page once there is something for it, or the time is over; and the position looked up to."""
+    record, tail = asked.services.ledger.record, asked.services.tail
+    end = time.monotonic() + query.wait
+    while True:
+        position = record.head().size
+        found = _page(asked, query, position, after)
+        # That somebody reads wakes nobody: else two who wait would wake each other.
+        news = [one for one in found if one.topic != _READ or query.topic is not None]
+        left = end - time.monotonic()
+        if news or left <= 0 or not tail.beyond(position, left):
+            return found, position
+        if not found:
+            after = position
+        time.sleep(min(_BREATH, max(0.0, left)))
+
+
+def filter_of(query: wire.Conditions) -> Filter:
+    """The conditions of a query, without its pages."""
+    return Filter(
+        Question(
+            streams=() if query.stream is None else (query.stream,),
+            topics=() if query.topic is None else tuple(query.topic.split(",")),
+            actor_id=query.actor,
+            correlation_id=query.correlation,
+            mentions=() if query.about is None else (_name(query.about),),
+            words=query.words,
+        ),
+        first=(query.after or 0) + 1,
+        last=None if query.before is None else query.before - 1,
+        since=query.since,
+        until=query.until,
+    )
+
+
+def _name(text: str) -> str:
+    try:
+        return parse_name(text)
+    except ValueError:
+        issue = Issue("must be an id; a token is none", parameter="about")
+        raise InvalidError("the query is not valid", issues=(issue,)) from None
 
 
 def show(asked: Asked) -> Answer:
@@ -59,17 +114,19 @@ def show(asked: Asked) -> Answer:
     if query.format == "body":
         # The stored bytes, whatever they are: this is evidence, not an interpretation of it.
         return Answer(data=one.body, media=_BYTES, position=position)
-    return Answer(_shown(one), position=position)
+    return Answer(shown(one), position=position)
 
 
-def _after(text: str) -> int:
+def after_of(text: str) -> int:
+    """The position in a cursor's last key. Raises InvalidError."""
     try:
         return parse_position(text)
     except ValueError:
         raise InvalidError("the cursor does not belong to this list", code="cursor") from None
 
 
-def _shown(one: RecordedEvent) -> wire.Event:
+def shown(one: RecordedEvent) -> wire.Event:
+    """An event as it is sent."""
     return wire.Event(
         position=one.position,
         recorded_at=one.recorded_at,

@@ -6,6 +6,7 @@ from typing import Final
 
 from api.exchange import Handler
 from api.handlers import (
+    about,
     alarms,
     certificates,
     enrollments,
@@ -27,6 +28,7 @@ HANDLERS: Final[Mapping[str, Handler]] = MappingProxyType(
         **enrollments.HANDLERS,
         **certificates.HANDLERS,
         **events.HANDLERS,
+        **about.HANDLERS,
         **operators.HANDLERS,
         **policy.HANDLERS,
         **alarms.HANDLERS,

@@ -18,6 +18,7 @@ from ledger.peers import Peer, claimed_name
 from ledger.reading import Reading
 from ledger.record import Filter
 from ledger.store import ClaimTakenError
+from ledger.terms import Question
 from ledger.turns import Turns
 from support.appending import (
     ACTOR,
@@ -264,16 +265,16 @@ def test_a_twin_waits_and_then_gives_up(database: Database) -> None:
 
         def slow(reading: Reading) -> None:
             deciding.set()
-            go_on.wait(60)
+            go_on.wait(20)
 
         thread = threading.Thread(target=store.decide, args=(call(idempotency=IDEMPOTENCY), slow))
         thread.start()
-        assert deciding.wait(60)
+        assert deciding.wait(10)
         with pytest.raises(RefusedError) as caught:
             register(store, idempotency=IDEMPOTENCY)
         assert caught.value.code == "idempotency-in-flight"
         go_on.set()
-        thread.join(60)
+        thread.join(10)
         assert not register(store, idempotency=IDEMPOTENCY).replayed
 
 
@@ -293,10 +294,10 @@ def test_what_is_heard_of_commits(database: Database) -> None:
             register(store)
             wait_until(lambda: heard == [1, 2], "both are heard of")
             subscription.stop()
-            thread.join(60)
+            thread.join(10)
         with store._recorder.listen() as connection:
             register(other)
-            (notice,) = connection.notifies(timeout=60, stop_after=1)
+            (notice,) = connection.notifies(timeout=10, stop_after=1)
             assert notice.payload == "3"
     other.close()
 
@@ -316,23 +317,23 @@ def test_pages_of_the_record(database: Database) -> None:
         assert positions(Filter(), limit=3, newest_first=True) == [8, 7, 6]
         assert positions(Filter(), limit=3, newest_first=True, after=6) == [5, 4, 3]
         assert positions(Filter(first=2, last=4)) == [2, 3, 4]
-        assert positions(Filter(topics=["peer.updated.v1", "peer.revoked.v1"])) == [8]
-        assert positions(Filter(stream_id=peer)) == [3, 8]
-        assert positions(Filter(mentions=str(peer))) == [3, 8]
-        assert positions(Filter(mentions='said "so"')) == [8]
-        assert positions(Filter(mentions="so")) == []
-        assert positions(Filter(actor_id=ACTOR.id)) == [*range(1, 9)]
-        assert positions(Filter(actor_id="peer")) == []
+        assert positions(Filter(Question(topics=["peer.updated.v1", "peer.revoked.v1"]))) == [8]
+        assert positions(Filter(Question(streams=[peer]))) == [3, 8]
+        assert positions(Filter(Question(mentions=[str(peer)]))) == [3, 8]
+        assert positions(Filter(Question(words="SO said"))) == [8]
+        assert positions(Filter(Question(words="so what"))) == []
+        assert positions(Filter(Question(actor_id=ACTOR.id))) == [*range(1, 9)]
+        assert positions(Filter(Question(actor_id="peer"))) == []
         third, fourth = record.at(3).recorded_at, record.at(4).recorded_at
         assert positions(Filter(since=third, until=fourth)) == [3]
         assert positions(Filter(since=third, last=4)) == [3, 4]
         assert record.position_at(fourth - timedelta(microseconds=1)) == 3
-        assert [row.position for row in record.all(Filter(stream_id=peer))] == [3, 8]
+        assert [row.position for row in record.all(Filter(Question(streams=[peer])))] == [3, 8]
         assert [row.version for row in record.stream(peer, after_version=1)] == [2]
         with pytest.raises(NotFoundError):
             record.at(9)
         with pytest.raises(InvalidError):
-            record.page(Filter(mentions="\ud800"))
+            record.page(Filter(Question(mentions=["\ud800"])))
 
 
 def test_no_environment_variable_is_read(

@@ -19,7 +19,6 @@ MATRIX: dict[str, str] = {
     "health.ready":            PUBLIC,
     "openapi.show":            PUBLIC,
     "authority.roots":         PUBLIC,
-    "authority.crl":           PUBLIC,
     "enrollment.redeem":       TOKEN,
     "health.show":             "yes    yes       yes      yes       -",
     "metrics.show":            "yes    yes       yes      yes       -",
@@ -53,6 +52,7 @@ MATRIX: dict[str, str] = {
     "certificate.revoke-many": "yes    -         -        -         -",
     "event.list":              "yes    yes       yes      -         -",
     "event.show":              "yes    yes       yes      -         -",
+    "about.show":              "yes    yes       yes      -         -",
     "operator.register":       "yes    -         -        -         -",
     "operator.list":           "yes    yes       yes      -         -",
     "operator.show":           "yes    yes       yes      -         -",
@@ -132,6 +132,7 @@ def _objects(place: House) -> dict[str, object]:
         "accessor": listed[0]["accessor"],
         "serial": "4" + "0" * 31,
         "position": 1,
+        "id": grant["id"],
         "alarm_id": grant["id"],
     }
 

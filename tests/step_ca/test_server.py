@@ -6,14 +6,16 @@ from pathlib import Path
 import httpx
 import pytest
 
-from support.step_ca import StepCa, step_ca
+from support.step_ca import StepCa, running
+from support.step_ca_files import furnish
 
 pytestmark = pytest.mark.step_ca
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[StepCa]:
-    with step_ca(tmp_path) as server:
+    files = furnish(tmp_path)
+    with running(files.config, files.password_file) as server:
         yield server
 
 

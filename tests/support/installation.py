@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import shutil
 import signal
 import socket
@@ -58,11 +57,11 @@ class Service:
     def terminate(self) -> int:
         """Stop it in order and return its exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(60)
+        return self.process.wait(30)
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait(60)
+        self.process.wait(30)
 
 
 @dataclass
@@ -143,19 +142,9 @@ def answers(url: str) -> bool:
 
 
 def free_port() -> int:
-    """A port that is free now, and that the system gives to nobody who asks for any port.
-
-    Those it gives out begin at 32768 (ip_local_port_range): one of them may be another's by the
-    time the service comes to bind it, and again after each of its restarts.
-    """
-    for port in random.sample(range(10_000, 32_000), 100):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise AssertionError("of 100 ports not one is free")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @contextmanager
@@ -180,4 +169,4 @@ def running(place: Installation, command: str = "up") -> Iterator[Service]:
     finally:
         with suppress(ProcessLookupError):
             os.killpg(service.process.pid, signal.SIGTERM)
-        service.process.wait(60)
+        service.process.wait(30)
