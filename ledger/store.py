@@ -24,7 +24,7 @@ from ledger.appends import (
     StaleReadError,
 )
 from ledger.database import Reads
-from ledger.errors import InvalidError, UnavailableError
+from ledger.errors import InvalidError, LedgerError, UnavailableError
 from ledger.events import Event, stream_type
 from ledger.history import History
 from ledger.mapper import EventMapper
@@ -181,20 +181,21 @@ class Store(Application[UUID]):
     ) -> Recorded[T]:
         for _ in range(TRIES):
             reading = Reading(self.load, self.folds, call, self.clock())
-            value = fn(reading)
             try:
+                value = fn(reading)
                 return Recorded(value, self._append(call, reading), reading.events)
             except (
                 IntegrityError,
                 StaleReadError,
                 IdempotencyTakenError,
-                ClaimTakenError,
+                LedgerError,
             ) as error:
-                # Perhaps lost against our own twin, in another process: then it is recorded now.
+                # Perhaps lost against our own twin in another process, or refused because of what
+                # that one did since we looked: then it is recorded now, and this is its answer.
                 replayed = call.idempotency and self._replayed(call.idempotency, again)
                 if replayed:
                     return replayed
-                if isinstance(error, ClaimTakenError):
+                if isinstance(error, LedgerError):
                     raise
         raise UnavailableError("what this depends on keeps changing; try again", code="busy")
 

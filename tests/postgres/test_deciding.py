@@ -17,7 +17,7 @@ from ledger.grant_state import Grant
 from ledger.peers import Peer, claimed_name
 from ledger.reading import Reading
 from ledger.record import Filter
-from ledger.store import ClaimTakenError
+from ledger.store import ClaimTakenError, Recorded
 from ledger.terms import Question
 from ledger.turns import Turns
 from support.appending import (
@@ -255,6 +255,32 @@ def test_a_twin_in_another_process_that_was_faster(database: Database) -> None:
         assert recorded.replayed
         assert recorded.position == winner[0].position
         assert store.record.stream(new) == []
+    other.close()
+
+
+def test_what_a_faster_twin_did_is_no_reason_to_refuse(database: Database) -> None:
+    other = store_on(database.service_dsn)
+    with checked_store(database) as store:
+        peer = register(store).value.id
+
+        def activate(reading: Reading) -> Peer:
+            state = reading.state(Peer, peer)
+            if state.activated_at is not None:
+                raise RefusedError("it is active")
+            return reading.append(Peer, peer, PeerActivated(verification="x"))
+
+        def late(reading: Reading) -> Peer:
+            if not winner:
+                # We have looked for a record of the call and found none; now there is one.
+                winner.append(other.decide(call(idempotency=IDEMPOTENCY), activate))
+            return activate(reading)
+
+        winner: list[Recorded[Peer]] = []
+        recorded = store.decide(call(idempotency=IDEMPOTENCY), late)
+        assert recorded.replayed
+        assert recorded.value == winner[0].value
+        with pytest.raises(RefusedError):
+            store.decide(call(idempotency=replace(IDEMPOTENCY, key="key-2")), activate)
     other.close()
 
 
