@@ -4,6 +4,7 @@ It holds the pool all reading goes through; it runs no statement of its own and 
 """
 
 import logging
+import select
 from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any, Final, LiteralString
@@ -85,8 +86,8 @@ class Pool(ConnectionPool[psycopg.Connection[Any]]):
     """
 
     def __init__(self, dsn: str, *, checked: bool = False, **options: Any) -> None:
-        """`dsn` as `conninfo` makes it; `checked`: a connection is given out only if it lives, at
-        the price of a round trip; `options` of ConnectionPool."""
+        """`dsn` as `conninfo` makes it; `checked`: a connection is given out only if it lives;
+        `options` of ConnectionPool."""
         # The pool's own tries to reconnect pause twice as long each time: after an hour's outage
         # the next would be an hour away. So it gives up at once, and whoever asks begins anew.
         super().__init__(dsn, timeout=_WAIT, reconnect_timeout=0.0, **options)
@@ -116,7 +117,10 @@ class Pool(ConnectionPool[psycopg.Connection[Any]]):
 
     def _lives(self, connection: psycopg.Connection[Any]) -> bool:
         try:
-            self.check_connection(connection)
+            # A server that went away has closed its end, and that can be read. Where there is
+            # nothing to read, nobody is asked: it would be a round trip for every request.
+            if _says_something(connection.fileno()):
+                self.check_connection(connection)
         except psycopg.Error:
             return False
         return True
@@ -127,6 +131,12 @@ class Pool(ConnectionPool[psycopg.Connection[Any]]):
         found = self.get_stats()
         size, free = found.get("pool_size", 0), found.get("pool_available", 0)
         return size - free, size
+
+
+def _says_something(socket: int) -> bool:
+    poll = select.poll()
+    poll.register(socket, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 class Reads:

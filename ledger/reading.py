@@ -147,6 +147,11 @@ class Reading:
     def events(self) -> tuple[Event, ...]:
         return tuple(self._events)
 
+    @property
+    def states(self) -> dict[UUID, object]:
+        """The state of every stream looked at, with what was appended; None where there is none."""
+        return {stream_id: stream.state for stream_id, stream in self._streams.items()}
+
     def conditions(self, inline: Mapping[type, Sequence[InlineProjection]]) -> dict[str, Any]:
         """What travels with the events: reads, claims and current-state rows."""
         rows = {

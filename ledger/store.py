@@ -6,7 +6,7 @@ table and no caller: rules are given per call, tables as `InlineProjection`s.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, Generic, TypeVar, cast
 from uuid import UUID
@@ -67,12 +67,15 @@ class Recorded(Generic[T]):
     `position`: of the last event written, or the head's size when nothing was appended.
     `events`: what was appended, or would have been by a dry run.
     `replayed`: it had been recorded before; `value` is rebuilt from those events.
+    `used`: stream id → the state of every stream the decision read, as it left it, None where there
+    is no such stream; empty for a replay.
     """
 
     value: T
     position: int
     events: tuple[Event, ...]
     replayed: bool = False
+    used: Mapping[UUID, object] = field(default_factory=dict, compare=False, repr=False)
 
 
 class Store(Application[UUID]):
@@ -183,7 +186,8 @@ class Store(Application[UUID]):
             reading = Reading(self.load, self.folds, call, self.clock())
             try:
                 value = fn(reading)
-                return Recorded(value, self._append(call, reading), reading.events)
+                position = self._append(call, reading)
+                return Recorded(value, position, reading.events, used=reading.states)
             except (
                 IntegrityError,
                 StaleReadError,

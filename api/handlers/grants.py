@@ -1,7 +1,8 @@
 """Grants: what their operations do."""
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, TypeVar
+from uuid import UUID
 
 from api import grants as wire
 from api.cursors import place
@@ -18,6 +19,8 @@ from ledger.policy import DEFAULT, Policy
 from ledger.scope import Scope, ScopeError, parse_scope
 from ledger.store import Recorded
 from projections import grants
+
+S = TypeVar("S")
 
 
 def propose(asked: Asked) -> Answer:
@@ -126,19 +129,19 @@ def _command(asked: Asked, recorded: Recorded[Grant], *, created: bool = False) 
     return command(
         asked,
         recorded,
-        lambda: _shown(asked, grant),
+        lambda: _shown(asked, recorded),
         grant.version,
         location=f"/v1/grants/{grant.id}" if created else None,
     )
 
 
-def _shown(asked: Asked, grant: Grant) -> wire.Grant:
+def _shown(asked: Asked, recorded: Recorded[Grant]) -> wire.Grant:
     """A folded grant, with what the clock, its peer and the policy make of it now."""
-    ledger = asked.services.ledger
-    peer = ledger.load(Peer, grant.peer_id)
+    grant = recorded.value
+    peer = _used(asked, recorded, Peer, grant.peer_id)
     if peer is None:
         raise AssertionError("a grant's peer is never gone")
-    policy = ledger.load(Policy, POLICY_ID) or DEFAULT
+    policy = _used(asked, recorded, Policy, POLICY_ID) or DEFAULT
     own = {name: getattr(grant, name) for name in wire.Grant.model_fields if hasattr(grant, name)}
     derived = {
         "peer_name": peer.name,
@@ -150,6 +153,14 @@ def _shown(asked: Asked, grant: Grant) -> wire.Grant:
         ],
     }
     return wire.Grant.model_validate(own | derived)
+
+
+def _used(asked: Asked, recorded: Recorded[Grant], kind: type[S], stream_id: UUID) -> S | None:
+    """A state as the command saw it; only where it did not look is the stream read again."""
+    if stream_id not in recorded.used:
+        return asked.services.ledger.load(kind, stream_id)
+    found = recorded.used[stream_id]
+    return found if isinstance(found, kind) else None
 
 
 HANDLERS: Final[Mapping[str, Handler]] = {
