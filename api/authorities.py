@@ -1,18 +1,26 @@
-"""The local authorities of a home: where their folders are, how they are opened, which may serve.
+"""The authorities of a home: where their folders are, how they are opened, which may serve.
 
 It signs and adopts nothing. `authority` is the folder that `init` made; a rotation makes
-`authority-2`, `authority-3` … beside it, each with a key and a certificate of its own.
+`authority-2`, `authority-3` … beside it. A folder holds the keys of a local authority, or what it
+takes to ask a step-ca; which of the two, it says itself.
 """
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 from uuid import UUID
 
 import structlog
 
-from ca.local import LocalAuthority, LocalAuthorityError
+from ca.authority import AuthorityFilesError
+from ca.local import LocalAuthority
+from ca.step_ca import StepCaAuthority
+from ca.step_ca_home import DESCRIPTION, KIND
 from ledger.authorities import Authority
+
+Held: TypeAlias = LocalAuthority | StepCaAuthority
+"""An authority that this home can have certificates signed by."""
 
 FOLDER: Final = "authority"
 """Of the first one."""
@@ -34,27 +42,40 @@ def free_folder(home: Path, number: int) -> tuple[int, Path]:
     return number, folder
 
 
-def open_all(home: Path) -> dict[Path, LocalAuthority]:
+def open_one(folder: Path) -> Held:
+    """Open the authority of one folder.
+
+    Raises:
+        AuthorityFilesError: it is not usable.
+    """
+    try:
+        description = json.loads((folder / DESCRIPTION).read_text("utf-8"))
+    except (OSError, ValueError):
+        return LocalAuthority.open(folder)  # which says what is wrong with it
+    if isinstance(description, dict) and description.get("kind") == KIND:
+        return StepCaAuthority.open(folder)
+    return LocalAuthority.open(folder)
+
+
+def open_all(home: Path) -> dict[Path, Held]:
     """Every authority of this home, by its folder.
 
     Raises:
-        LocalAuthorityError: one of them is not usable.
+        AuthorityFilesError: one of them is not usable.
     """
-    return {folder: LocalAuthority.open(folder) for folder in folders(home)}
+    return {folder: open_one(folder) for folder in folders(home)}
 
 
-def usable(home: Path) -> Iterator[LocalAuthority]:
+def usable(home: Path) -> Iterator[Held]:
     """Every authority of this home that can be opened: one broken folder must not stop the rest."""
     for folder in folders(home):
         try:
-            yield LocalAuthority.open(folder)
-        except LocalAuthorityError as error:
+            yield open_one(folder)
+        except AuthorityFilesError as error:
             _logger.error("authority not usable", folder=str(folder), error=str(error))
 
 
-def objection(
-    here: dict[Path, LocalAuthority], load: Callable[[UUID], Authority | None]
-) -> str | None:
+def objection(here: Mapping[Path, Held], load: Callable[[UUID], Authority | None]) -> str | None:
     """Why a service must not begin with the authorities of its home; None if it may.
 
     `load` folds an authority's stream. One that was never adopted is a rotation being prepared.

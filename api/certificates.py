@@ -147,6 +147,18 @@ class RevokedCertificates(Wire):
     more: Annotated[bool, Field(description="There may be others: give it again, as a new call.")]
 
 
+class CrlFormat(Query):
+    """Which list, and how it is written."""
+
+    authority_id: Annotated[
+        Id | None, Field(description="Whose; of the one that issues now, when absent.")
+    ] = None
+    format: Literal["der", "pem"] = "der"
+
+
+CRL_DER: Final = "application/pkix-crl"
+"""RFC 2585 §4.2."""
+CRL_PEM: Final = "application/x-pem-file"
 MOST_REVOKED: Final = 500
 """How many certificates one command revokes at most."""
 
@@ -230,5 +242,19 @@ ROWS: Final = (
         summary="Certificates that clients' chains end in",
         access="public",
         media=("application/x-pem-file",),
+    ),
+    Operation(
+        name="authority.crl",
+        method="GET",
+        path="/v1/ca/crl",
+        summary="The certificate revocation list",
+        description=(
+            "Of the authority that issues now, or of `authority_id`. Its number is the position of "
+            "its `crl.published` event. A gateway that asks for decisions needs none."
+        ),
+        access="public",
+        query=CrlFormat,
+        problems=("not-found", "crl-by-authority", "authority-unavailable"),
+        media=(CRL_DER, CRL_PEM),
     ),
 )

@@ -18,6 +18,7 @@ from api.tail import Tail
 from api.throttle import Throttle
 from api.wire import PlannedEvent, Rehearsal
 from ca.issuance import IssuanceCycle
+from ca.publishing import RevocationLists
 from ledger.application import Ledger
 from ledger.events import Event, data_of
 from ledger.store import Call, Recorded
@@ -36,10 +37,13 @@ class Services:
     unready: why requests cannot be served, None when they can.
     search: finds events by what is in them. tail: waits for the next.
     pools: name → connections in use, connections open.
+    reach: returns once the tables followed under a name hold everything up to a position;
+        UnavailableError `catching-up` if that takes too long.
     """
 
     ledger: Ledger
     issuance: IssuanceCycle
+    lists: RevocationLists
     read: Callable[[], AbstractContextManager[Snapshot]]
     clock: Clock
     version: str
@@ -51,6 +55,7 @@ class Services:
     metrics: Metrics
     unready: Callable[[], Unready | None]
     pools: Callable[[], Mapping[str, tuple[int, int]]]
+    reach: Callable[[str, int], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,7 +69,7 @@ def initialise(settings: Settings, clock: Clock = system_clock) -> Initialised:
 
     Raises:
         WiringError: what is there does not fit together.
-        MigrationError, EmbeddedError, LocalAuthorityError: as their names say.
+        MigrationError, EmbeddedError, AuthorityFilesError: as their names say.
     """
     _make_home(settings.home)
     with alone(settings.home), database(settings, create=True) as dsns:

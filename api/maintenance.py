@@ -1,4 +1,4 @@
-"""The thread in which a process does what nobody asks for: reconciling, and writing summaries.
+"""The thread in which a process does what nobody asks for: reconciling, publishing, summaries.
 
 It decides nothing. Each round stands alone, so that a failure costs one round only.
 """
@@ -14,6 +14,7 @@ from api.denials import Denials
 from api.exchange import Clock
 from api.last_seen import LastSeen
 from api.readings import Readings
+from ca.publishing import RevocationLists
 from ca.reconciler import Reconciler
 from ledger.errors import LedgerError
 
@@ -27,6 +28,7 @@ class Maintenance:
     def __init__(
         self,
         reconciler: Reconciler,
+        lists: RevocationLists,
         denials: Denials,
         readings: Readings,
         last_seen: LastSeen,
@@ -37,6 +39,7 @@ class Maintenance:
         self._last_seen = last_seen
         self._stop_writing = stop_writing
         self._reconciler = reconciler
+        self._lists = lists
         self._denials = denials
         self._readings = readings
         self._clock = clock
@@ -64,6 +67,7 @@ class Maintenance:
                 return
             self._last_seen.remember()
             report = self._reconciler.run_once(self._clock())
+            self._lists.publish_due(self._clock())
         except (LedgerError, psycopg.Error) as error:
             # The database is away; so is everything else, and the next round may find it.
             _logger.warning("not reconciled", error=type(error).__name__)

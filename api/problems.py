@@ -120,6 +120,7 @@ _DOOR: Final[Mapping[str, tuple[int, str]]] = {
     "too-many-requests": (429, "Too much from one source; Retry-After says when to go on."),
     "internal": (500, "Our mistake; report it with the request id."),
     "unavailable": (503, "Not now; Retry-After says when."),
+    "catching-up": (503, "What this reads is still being brought up to date; send it again."),
     "busy": (503, "What this depends on keeps changing; send it again."),
     "clock-untrusted": (503, "The clocks are too far apart; the operator must set them right."),
     "commit-outcome-unknown": (
@@ -138,7 +139,7 @@ _DOOR: Final[Mapping[str, tuple[int, str]]] = {
 _RULES_ELSE: Final[Mapping[int, tuple[str, ...]]] = {
     401: ("unauthorized",),
     403: ("clone-suspected", "forbidden", "four-eyes"),
-    404: ("not-found",),
+    404: ("crl-by-authority", "not-found"),
     410: ("revoked-in-flight",),
     422: (
         "alarm-kind", "authority-chain", "base-url", "credential-ttl", "empty-validity",

@@ -101,7 +101,7 @@ def rotate(dsn: str, home: Path, clock: Clock, wish: Wish) -> Rotated:
 
     Raises:
         RotationError: it cannot be done; nothing was changed.
-        LocalAuthorityError: the files of an authority cannot be used.
+        AuthorityFilesError: the files of an authority cannot be used.
         LedgerError, psycopg.Error: the database says no.
     """
     _refuse_strangers(home)
@@ -109,6 +109,7 @@ def rotate(dsn: str, home: Path, clock: Clock, wish: Wish) -> Rotated:
         _sweep(home)
         read = _reader(dsn)
         scene = _look(read, home)
+        _refuse_foreign(scene)
         found = _prepared(scene, wish)
         if found is None and (unfinished := scene.successor()) is not None:
             return _retire(ledger, home, read, wish, "finished", *unfinished)
@@ -121,12 +122,12 @@ def rotate(dsn: str, home: Path, clock: Clock, wish: Wish) -> Rotated:
         if wish.prepare:
             return Rotated("prepared", authority.id, folder, authority.not_after)
         chain, end = authority.chain(), authority.not_after
-        ledger.adopt_authority(_call(wish), UUID(authority.id), "local", chain, end)
+        ledger.adopt_authority(_call(wish), UUID(authority.id), authority.kind, chain, end)
         return _retire(ledger, home, read, wish, "adopted", folder, authority)
 
 
 def survey(dsn: str, home: Path) -> list[Standing]:
-    """Every local authority, those on record by their adoption, then what is only prepared."""
+    """Every authority, those on record by their adoption, then what is only prepared."""
     read = _reader(dsn)
     scene = _look(read, home)
     old = scene.superseded()
@@ -141,12 +142,12 @@ def survey(dsn: str, home: Path) -> list[Standing]:
 
 # ---- what there is --------------------------------------------------------------------------
 
-_Place = tuple[Path, LocalAuthority]
+_Place = tuple[Path, places.Held]
 
 
 @dataclass(frozen=True, slots=True)
 class _Scene:
-    """The local authorities on record, oldest first, and those whose key is in this home, by id."""
+    """The authorities on record, oldest first, and those whose key is in this home, by id."""
 
     rows: list[AuthorityRow]
     here: dict[str, _Place]
@@ -173,10 +174,10 @@ class _Scene:
 
 def _look(read: _Read, home: Path) -> _Scene:
     with read() as connection:
-        rows = [row for row in authorities.everything(connection) if row.kind == "local"]
+        rows = authorities.everything(connection)
     here = {one.id: (folder, one) for folder, one in places.open_all(home).items()}
     if not rows:
-        raise RotationError("this ledger has no local authority", "Run `fedledger init`.")
+        raise RotationError("this ledger has no authority", "Run `fedledger init`.")
     return _Scene(rows, here)
 
 
@@ -223,6 +224,8 @@ def _make(scene: _Scene, home: Path, now: datetime, wish: Wish) -> _Place:
             "Run it on the machine that has it, or copy the folder here.",
         )
     authority = newest[1]
+    if not isinstance(authority, LocalAuthority):
+        raise _foreign(authority)
     number, folder = places.free_folder(home, len(scene.rows) + 1)
     if wish.new_root:
         return folder, LocalAuthority.create(folder, name=authority.name, now=now, number=number)
@@ -238,6 +241,19 @@ def _make(scene: _Scene, home: Path, now: datetime, wish: Wish) -> _Place:
             f"the root's key is not in {home}", "Give --root-key FILE; it is read, not kept."
         )
     return folder, authority.successor(folder, root_key=key, now=now, number=number)
+
+
+def _refuse_foreign(scene: _Scene) -> None:
+    newest = scene.newest()
+    if newest is not None and not isinstance(newest[1], LocalAuthority):
+        raise _foreign(newest[1])
+
+
+def _foreign(authority: places.Held) -> RotationError:
+    return RotationError(
+        f"the authority that issues now is a {authority.kind}, and its keys are not here",
+        "Rotate them where it runs.",
+    )
 
 
 def _root_key(scene: _Scene, authority: LocalAuthority) -> Path | None:
@@ -256,7 +272,7 @@ def _retire(
     wish: Wish,
     state: Literal["adopted", "finished"],
     folder: Path,
-    authority: LocalAuthority,
+    authority: places.Held,
 ) -> Rotated:
     """Step 3."""
     signers = Adopted(read, partial(places.usable, home))

@@ -20,6 +20,7 @@ from api import authorities, loglines
 from api.app import build
 from api.denials import Denials
 from api.exchange import Clock, Services
+from api.following import Following
 from api.handlers.table import HANDLERS
 from api.health import Unready
 from api.last_seen import LastSeen
@@ -33,6 +34,7 @@ from api.settings import Settings
 from api.tail import Tail
 from api.throttle import Throttle
 from ca.issuance import IssuanceCycle
+from ca.publishing import RevocationLists
 from ca.reconciler import Reconciler
 from ca.signers import Adopted
 from ledger.application import Ledger
@@ -45,7 +47,8 @@ from ledger.sequencer import Observer
 from migrations import runner
 from migrations.embedded import Embedded
 from projections import operators
-from projections.registry import INLINE
+from projections.follower import Follower
+from projections.registry import FOLLOWED, INLINE
 from projections.search import Search
 
 _POWER: Final = """SELECT r.rolsuper OR pg_has_role(c.relowner, 'USAGE')
@@ -122,12 +125,21 @@ class Parts:
     app: Any
     services: Services
     maintenance: Maintenance
+    following: Following
+    follower: Follower
     reader: Reader
     denials: Denials
 
+    def start(self) -> None:
+        """Begin what nobody asks for."""
+        self.maintenance.start()
+        self.following.start()
+
     def close(self) -> None:
         """End without losing what is still to be written down."""
+        self.following.stop()
         self.maintenance.stop()
+        self.follower.close()
         self.services.tail.close()
         self.denials.flush(everything=True)
         self.services.readings.flush(everything=True)
@@ -147,8 +159,10 @@ def compose(
     metrics = Metrics()
     ledger = open_ledger(dsn, clock, pool_size=settings.threads, observer=metrics)
     reader = Reader(dsn, size=settings.threads, clock=clock)
+    follower = Follower(dsn, FOLLOWED)
     signers = Adopted(reader.glance, partial(authorities.usable, settings.home))
     issuance = IssuanceCycle(ledger, signers, reader.glance)
+    lists = RevocationLists(ledger, signers, reader.glance)
     denials = Denials(ledger.note, seconds)
     readings = Readings(ledger.note, seconds)
 
@@ -159,6 +173,7 @@ def compose(
     services = Services(
         ledger=ledger,
         issuance=issuance,
+        lists=lists,
         read=reader.snapshot,
         clock=clock,
         version=version("fedledger"),
@@ -172,12 +187,16 @@ def compose(
         metrics=metrics,
         unready=partial(_unready, ledger, reader, runner.load()),
         pools=lambda: {"ledger": ledger.connections, "tables": reader.connections},
+        reach=follower.reach,
     )
     app = build(OPERATIONS, HANDLERS, services, find_credential, denials)
     reconciler = Reconciler(ledger, issuance, reader.glance, dsn)
     last_seen = LastSeen(settings.home, ledger.record)
-    maintenance = Maintenance(reconciler, denials, readings, last_seen, ledger.stop_writing, clock)
-    return Parts(app, services, maintenance, reader, denials)
+    maintenance = Maintenance(
+        reconciler, lists, denials, readings, last_seen, ledger.stop_writing, clock
+    )
+    following = Following(dsn, follower)
+    return Parts(app, services, maintenance, following, follower, reader, denials)
 
 
 def _unready(ledger: Ledger, reader: Reader, migrations: list[runner.Migration]) -> Unready | None:
@@ -215,7 +234,7 @@ def serve(settings: Settings, announce: Callable[[str], object]) -> None:
         stack.callback(parts.close)
         refuse_unknown(parts.services.ledger, settings.home)
         refuse_lost_history(parts.services.ledger, settings.home)
-        parts.maintenance.start()
+        parts.start()
         serve_http(parts.app, settings, announce, parts.services.tail.stop)
 
 
@@ -235,7 +254,7 @@ def refuse_unknown(ledger: Ledger, home: Path) -> None:
 
     Raises:
         WiringError: run `fedledger init`, or put the right files back.
-        LocalAuthorityError: the files of an authority cannot be used.
+        AuthorityFilesError: the files of an authority cannot be used.
     """
     if ledger.load(Identity, LEDGER_ID) is None:
         raise WiringError("this database holds no ledger yet: run fedledger init")

@@ -7,9 +7,11 @@ wanted, is the issuance cycle's business. Revocation truth is the ledger's; `rev
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Literal, Protocol
 
 from ca.profile import SigningOrder
+
+Kind = Literal["local", "step-ca"]
 
 
 class RevocationAnswer(StrEnum):
@@ -40,6 +42,10 @@ class AuthorityUnavailable(AuthorityError):  # noqa: N818 - an answer, not an ac
     """No final answer (unreachable, out of time, overloaded): the same order may be sent again."""
 
 
+class AuthorityFilesError(Exception):
+    """The files of an authority cannot be used. The text names them and what to do, no content."""
+
+
 class Authority(Protocol):
     """Something that signs. Every method may be called from several threads at once.
 
@@ -52,8 +58,8 @@ class Authority(Protocol):
         """Its UUIDv4, lower case, for ever: a certificate *is* (authority, serial)."""
 
     @property
-    def kind(self) -> str:
-        """Which adapter: `local` or `step-ca`."""
+    def kind(self) -> Kind:
+        """Which adapter."""
 
     @property
     def not_after(self) -> datetime:

@@ -1,4 +1,4 @@
-"""Reads the outline of DER (X.690): where elements begin and end, within bounds.
+"""The outline of DER (X.690), read and written: where elements begin and end, within bounds.
 
 It interprets nothing: no types, no names, no keys. It exists for what a full parser does not give:
 a bound on the work before it starts, and the exact bytes of a part after it.
@@ -64,6 +64,32 @@ def children(der: bytes) -> list[Element]:
     if not tag & _CONSTRUCTED or end != len(der):
         raise DerError("not exactly one constructed element")
     return list(_elements(der, start))
+
+
+def only_element(der: bytes) -> Element:
+    """Return the one element that `der` is.
+
+    Raises:
+        DerError: it is anything else.
+    """
+    tag, start, end = _header(der, 0)
+    if end != len(der):
+        raise DerError("not exactly one element")
+    return Element(tag=tag, content=der[start:end], der=der)
+
+
+def encode(tag: int, content: bytes) -> bytes:
+    """Return one element of up to 65 535 bytes of content.
+
+    Raises:
+        DerError: there are more.
+    """
+    if len(content) > 0xFFFF:
+        raise DerError("the content is too long")
+    if len(content) < 0x80:
+        return bytes([tag, len(content)]) + content
+    size = 1 if len(content) < 0x100 else 2
+    return bytes([tag, 0x80 | size]) + len(content).to_bytes(size, "big") + content
 
 
 def _elements(der: bytes, offset: int) -> Iterator[Element]:

@@ -1,8 +1,8 @@
 """The embedded authority: a root, an issuing certificate and their keys in one directory.
 
 A successor has a directory of its own, with the same root but without the root's key. An authority
-keeps no list of what it signed and knows nothing of revocation or CRLs: that truth is the ledger's,
-and `ca/crl.py` will borrow its key to sign it. It never replaces a key it finds.
+keeps no list of what it signed and knows of no revocation: that truth is the ledger's, and here it
+is only signed (`ca/crl.py`). It never replaces a key it finds.
 """
 
 import json
@@ -23,8 +23,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from ca import private_files
-from ca.authority import AuthorityRefused, RevocationAnswer
+from ca import crl, private_files
+from ca.authority import AuthorityFilesError, AuthorityRefused, Kind, RevocationAnswer
+from ca.csr import read_csr
 from ca.hierarchy import Issuer, new_issuing, new_root, pkcs8
 from ca.profile import SigningOrder, certificate_builder
 
@@ -36,7 +37,7 @@ ROOT_KEY: Final = f"{_ROOT}.key"
 """The root's private key in a directory that `create` made; it may be taken elsewhere."""
 
 
-class LocalAuthorityError(Exception):
+class LocalAuthorityError(AuthorityFilesError):
     """The directory holds no usable authority, or already holds something."""
 
 
@@ -144,7 +145,7 @@ class LocalAuthority:
         return self.open(directory)
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> Kind:
         return "local"
 
     @property
@@ -168,16 +169,22 @@ class LocalAuthority:
         """Sign `order`; the same order gives the same bytes. Never waits, so `timeout` is moot.
 
         Raises:
-            AuthorityRefused: the order outlives the issuing certificate or contradicts itself.
+            AuthorityRefused: the order outlives the issuing certificate or contradicts itself; the
+                request cannot be read, or asks for names.
         """
         if order.not_after >= self.not_after:
             raise AuthorityRefused(403, "the certificate would outlive its issuer")
         try:
+            read_csr(order.csr_der)  # long done; but a request with names is never signed here
             builder = certificate_builder(order, self._issuing)
             certificate = builder.sign(self._issuing_key, hashes.SHA256(), ecdsa_deterministic=True)
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise AuthorityRefused(400, "the order cannot be made a certificate") from error
         return certificate.public_bytes(Encoding.DER)
+
+    def sign_list(self, wanted: crl.RevocationList) -> bytes:
+        """See `crl.SignsLists`."""
+        return crl.sign(wanted, self._issuing, self._issuing_key)
 
     def revoke(self, serial: str, reason: str, *, timeout: float) -> RevocationAnswer:
         """Answer `unsupported`: there is nobody to tell, the ledger itself is the record."""

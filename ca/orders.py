@@ -69,6 +69,7 @@ def signing_order(authorization: IssuanceAuthorized) -> SigningOrder:
     """The order as authorized: the same fact gives the same order, today and in a year."""
     (san,) = authorization.san
     return SigningOrder(
+        issuance_id=str(authorization.issuance_id),
         csr_der=authorization.csr,
         key_digest=authorization.key_digest,
         serial=authorization.serial,

@@ -20,7 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from cryptography.x509.oid import SignatureAlgorithmOID as Signature
 
 from ca.csr import PARSER_ERRORS, key_digest
-from ca.der import children
+from ca.der import children, encode, only_element
 
 DEFAULT_ARC: Final = "1.3.6.1.4.1.99999"
 """The arc of our two extensions; unregistered, hence configurable."""
@@ -60,11 +60,13 @@ class ValidityTooShort(ValueError):  # noqa: N818 - a refusal, named as the rule
 class SigningOrder:
     """One certificate as it shall be, decided and recorded before any authority is asked.
 
+    `issuance_id` (a UUID) names the order towards the authority and is no part of the certificate.
     `key_digest` is that of `ca.csr.key_digest`, `serial` 32 lower-case hex digits, the times are
     aware and of whole seconds, `extensions` are the (OID, DER value) pairs beyond the fixed
     profile, all non-critical.
     """
 
+    issuance_id: str
     csr_der: bytes
     key_digest: str
     serial: str
@@ -113,13 +115,19 @@ def der_utf8(text: str) -> bytes:
     Raises:
         ValueError: lone surrogates, or more than 65 535 bytes.
     """
-    content = text.encode()
-    if len(content) < 0x80:
-        return bytes([_UTF8_STRING, len(content)]) + content
-    size = 1 if len(content) < 0x100 else 2
-    if len(content) > 0xFFFF:
-        raise ValueError("the text is too long for an extension")
-    return bytes([_UTF8_STRING, 0x80 | size]) + len(content).to_bytes(size, "big") + content
+    return encode(_UTF8_STRING, text.encode())
+
+
+def read_der_utf8(value: bytes) -> str:
+    """Read what `der_utf8` writes, and nothing else.
+
+    Raises:
+        ValueError: it is no DER UTF8String.
+    """
+    element = only_element(value)
+    if element.tag != _UTF8_STRING:
+        raise ValueError("not a UTF8String")
+    return element.content.decode()
 
 
 def order_extensions(

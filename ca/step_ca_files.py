@@ -6,6 +6,7 @@ What must be in them is decided in `ca/step_ca_setup.py` and `ca/step_ca_rotatio
 import fcntl
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,10 @@ _OTHERS_WRITE: Final = 0o022
 _LEAST_PASSWORD: Final = 12  # characters, where somebody chose one
 
 
+PROVISIONER_KEY: Final = "provisioner.jwe"
+PROVISIONER_PASSWORD: Final = "provisioner.password"  # noqa: S105 - a file's name
+
+
 class SetUpError(Exception):
     """Nothing was changed, or what was is sound. The text says what is wrong and what to do."""
 
@@ -47,8 +52,8 @@ class Place:
         self.password = directory / "secrets" / "password"
         self.config = directory / "config" / "ca.json"
         self.for_ledger = directory / FOR_LEDGER
-        self.provisioner_key = self.for_ledger / "provisioner.jwe"
-        self.provisioner_password = self.for_ledger / "provisioner.password"
+        self.provisioner_key = self.for_ledger / PROVISIONER_KEY
+        self.provisioner_password = self.for_ledger / PROVISIONER_PASSWORD
         self.fingerprint = self.for_ledger / "root_fingerprint"
         self.database = directory / "db"
 
@@ -60,23 +65,33 @@ class Place:
 
 
 @contextmanager
-def alone(directory: Path) -> Iterator[Place]:
-    """Be the one process that changes this directory; waits for its turn. Made if missing.
+def alone(directory: Path, *, make: bool = False) -> Iterator[Place]:
+    """Be the one process that changes this step-ca's directory; waits for its turn.
 
     Raises:
-        SetUpError: others may write it, or whatever is wrong with the files met inside.
+        SetUpError: it is none (with `make` it is made), others may write it, or whatever is wrong
+            with the files met inside.
     """
     place = Place(directory)
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    if make:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    elif not place.config.exists():
+        raise SetUpError(f"{directory} is not the directory of a step-ca: run init-step-ca")
+    with sole(directory), explained(directory):
+        for folder in place.folders():
+            folder.mkdir(mode=0o700, exist_ok=True)
+            private_files.refuse_loose(folder, folder.stat(), forbidden=_OTHERS_WRITE)
+            private_files.sweep(folder)
+        yield place
+
+
+@contextmanager
+def sole(folder: Path) -> Iterator[None]:
+    """Be the one process that changes what is in a folder; waits for its turn."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)  # the folder is the lock: no file to leave
-        with explained(directory):
-            for folder in place.folders():
-                folder.mkdir(mode=0o700, exist_ok=True)
-                private_files.refuse_loose(folder, folder.stat(), forbidden=_OTHERS_WRITE)
-                private_files.sweep(folder)
-            yield place
+        yield
     finally:
         os.close(handle)
 
@@ -131,6 +146,16 @@ def read_password(path: Path) -> bytes:
     return password
 
 
+def new_password() -> bytes:
+    """Make a password that nobody guesses, as a line."""
+    return f"{secrets.token_urlsafe(32)}\n".encode()
+
+
+def next_to(path: Path) -> Path:
+    """Where a rotation keeps what will take this file's place."""
+    return path.with_name(f"{path.name}.next")
+
+
 def read_ca_key(path: Path, password: bytes) -> ec.EllipticCurvePrivateKey:
     """Read a private key of the CA.
 
@@ -169,3 +194,13 @@ def unlocked(token: str, password: bytes) -> ec.EllipticCurvePrivateKey:
         return jose.read_private_jwk(json.loads(jose.decrypt(token.strip(), password)))
     except json.JSONDecodeError:
         raise jose.JoseError("what the JWE holds is no key") from None
+
+
+def read_provisioner_key(path: Path, password: bytes) -> ec.EllipticCurvePrivateKey:
+    """Read the provisioner's key from its file.
+
+    Raises:
+        JoseError: see `unlocked`.
+        NotPrivateError: it lies open to others.
+    """
+    return unlocked(private_files.read(path).decode("ascii", "replace"), password)

@@ -30,9 +30,12 @@ from ca.step_ca_files import (
     alone,
     encrypted,
     locked,
+    new_password,
+    next_to,
     read_ca_key,
     read_config,
     read_password,
+    read_provisioner_key,
     unlocked,
     write_config,
 )
@@ -82,7 +85,7 @@ def set_up(
         SetUpError: what is there does not fit together, or lies open to others.
         OSError: the file system said no.
     """
-    with alone(directory) as place:
+    with alone(directory, make=True) as place:
         return _Run(place, wish, now, randomness).all()
 
 
@@ -100,6 +103,9 @@ class _Run:
 
     def all(self) -> SetUp:
         place = self._place
+        for path in (place.password, place.provisioner_key, place.provisioner_password):
+            if next_to(path).exists():
+                raise SetUpError("a rotation was begun here: finish it with rotate-step-ca")
         config = read_config(place.config)
         entry = provisioner_in(config) if config is not None else None  # refused before a write
         password = self._password(
@@ -124,7 +130,7 @@ class _Run:
         if not own.exists():
             if needed:
                 raise SetUpError(f"{own} is missing: put it back, or say where the password is")
-            self._new(own, f"{secrets.token_urlsafe(32)}\n".encode())
+            self._new(own, new_password())
         return read_password(own)
 
     # ---- the CA's own keys and certificates -----------------------------------------------------
@@ -200,7 +206,7 @@ class _Run:
         if password == ca_password:
             raise SetUpError("the CA and its provisioner need different passwords")
         if there:
-            return unlocked(private_files.read(place.provisioner_key).decode(), password)
+            return read_provisioner_key(place.provisioner_key, password)
         if served is None:
             key = ec.generate_private_key(ec.SECP256R1())
         else:

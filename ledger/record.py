@@ -1,10 +1,10 @@
 """Reads the record: what was written, as it was written, in pages. It writes and proves nothing."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import orjson
@@ -39,6 +39,10 @@ _SUBTREES: Final = """SELECT level, hash FROM (
         SELECT 0, position, leaf FROM ledger_events
         WHERE position > %(size)s::int8 >> 8 << 8 AND position <= %(size)s::int8
     ) AS subtree ORDER BY level DESC, index"""
+_LAST_OF: Final = """SELECT position, stream_id, version, topic, recorded_at, body, leaf
+    FROM ledger_events WHERE stream_id = %s AND topic = %s ORDER BY version DESC LIMIT 1"""
+_VERSIONS_AT: Final = """SELECT stream_id, max(version), bool_or(topic = ANY(%s::text[]))
+    FROM ledger_events WHERE stream_id = ANY(%s::uuid[]) AND position <= %s GROUP BY stream_id"""
 _POSITION_AT: Final = """SELECT position FROM ledger_events WHERE recorded_at <= %s
     ORDER BY recorded_at DESC, position DESC LIMIT 1"""
 _POSITION_BEFORE: Final = """SELECT position FROM ledger_events WHERE recorded_at < %s
@@ -54,6 +58,13 @@ class RecordHead:
     last_recorded_at: datetime | None
     projections_version: int
     database_time: datetime
+
+
+class VersionAt(NamedTuple):
+    """A stream's version at a position, and whether a topic asked for stands in it by then."""
+
+    version: int
+    holds: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +181,18 @@ class Record:
         while page := self.page(wanted, after=after, limit=MAX_PAGE):
             yield from page
             after = page[-1].position
+
+    def last_of(self, stream_id: UUID, topic: str) -> RecordedEvent | None:
+        """Return a stream's last event of a topic, None if it has none."""
+        rows = self._reads.rows(_LAST_OF, (stream_id, topic))
+        return RecordedEvent(*rows[0]) if rows else None
+
+    def versions_at(
+        self, streams: Collection[UUID], topics: Sequence[str], position: int
+    ) -> dict[UUID, VersionAt]:
+        """Return what stood of these streams at a position; a stream that began later is missing."""
+        rows = self._reads.rows(_VERSIONS_AT, (list(topics), list(streams), position))
+        return {stream: VersionAt(version, holds) for stream, version, holds in rows}
 
     def position_at(self, moment: datetime) -> int:
         """Return the last position recorded at or before a moment; 0 when there is none."""

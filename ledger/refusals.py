@@ -76,6 +76,7 @@ REFUSALS: Final[Mapping[str, str]] = MappingProxyType(
         "unauthorized": "The credential, token or certificate is not valid.",
         # Elsewhere.
         "authority-unavailable": "The signing authority cannot be asked (503).",
+        "crl-by-authority": "That authority signs elsewhere; no revocation list is published here.",
         "issuance-failed": "The authority did not issue; the same request starts anew (503).",
         "mis-issued": "The authority returned another certificate than ordered (502).",
         "not-found": "No such thing, or not the caller's (404).",

@@ -142,6 +142,11 @@ SELECT count(*) FROM federation_certificates WHERE state = 'authorized' AND auth
 _LAST_END: Final = sql.SQL("""
 SELECT max(not_after) FROM federation_certificates WHERE authority_id = %s
 """)
+_LIVING: Final = sql.SQL("""
+SELECT DISTINCT c.grant_id, g.peer_id
+FROM federation_certificates c JOIN federation_grants g ON g.id = c.grant_id
+WHERE c.authority_id = %s AND c.not_after >= %s
+""")
 _ENDS: Final = sql.SQL("""
 SELECT width_bucket(not_after, %s::timestamptz[]), count(*) FROM federation_certificates
 WHERE state = 'issued' AND revoked_at IS NULL AND not_after > %s GROUP BY 1
@@ -220,6 +225,13 @@ def last_end(connection: Connection[Any], authority_id: UUID) -> datetime | None
     """When the last certificate ever ordered from this authority ends; None if there was none."""
     row = connection.execute(_LAST_END, [authority_id]).fetchone()
     return row[0] if row else None
+
+
+def grants_with_living(
+    connection: Connection[Any], authority_id: UUID, at: datetime
+) -> list[tuple[UUID, UUID]]:
+    """Grant and peer of every certificate ordered from an authority that has not ended at `at`."""
+    return connection.execute(_LIVING, [authority_id, at]).fetchall()
 
 
 def ending(connection: Connection[Any], at: datetime, spans: Sequence[timedelta]) -> list[int]:

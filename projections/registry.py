@@ -1,4 +1,4 @@
-"""The list of all current-state tables, and the only one. It holds no SQL."""
+"""The list of all tables made from events, and the only one. It holds no SQL."""
 
 from typing import Final
 
@@ -14,6 +14,8 @@ from projections import (
     rejections,
     tokens,
 )
+from projections.follower import Followed
+from projections.history import Histories, HistoryWriter
 
 INLINE: Final[tuple[InlineProjection, ...]] = (
     alarms.PROJECTION,
@@ -28,3 +30,11 @@ INLINE: Final[tuple[InlineProjection, ...]] = (
     tokens.PROJECTION,
 )
 """Every table whose rows travel with the append that changes them."""
+
+HISTORY: Final = "history"
+"""The name under which the histories of all those tables are followed."""
+
+FOLLOWED: Final[tuple[Followed, ...]] = (
+    Followed(HISTORY, lambda: HistoryWriter(Histories(INLINE))),
+)
+"""Everything that is filled after the commit, in the order in which it is."""

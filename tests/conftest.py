@@ -11,6 +11,8 @@ from migrations.embedded import Embedded
 from support import databases
 from support.databases import Cluster, Database
 
+pytest.register_assert_rewrite("support.authority_contract")
+
 _HOME = pytest.StashKey[Path]()
 
 # A loaded machine is no bug of ours: time is measured in tests/benchmarks, never in a test.
@@ -41,6 +43,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "cluster" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.postgres)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests have measured: `record_property("figure", text)`. Nothing is judged by it."""
+    figures = [
+        f"{report.nodeid.rpartition('::')[2]}: {value}"
+        for reports in (
+            terminalreporter.getreports("passed"),
+            terminalreporter.getreports("failed"),
+        )
+        for report in reports
+        for name, value in getattr(report, "user_properties", ())
+        if name == "figure"
+    ]
+    if figures:
+        terminalreporter.section("figures")
+        for figure in figures:
+            terminalreporter.line(figure)
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import click
 
 from api.cli import output
 from api.cli.exits import CommandError, Exit
-from api.cli.step_ca import init_step_ca
+from api.cli.step_ca import init_step_ca, rotate_step_ca
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -30,6 +30,7 @@ def ca() -> None:
 
 
 ca.add_command(init_step_ca)
+ca.add_command(rotate_step_ca)
 
 
 @ca.command("show")

@@ -22,7 +22,7 @@ def explained() -> Iterator[None]:
     """Turn what the rooms below say into an error with an exit code."""
     from api.settings import SettingsError
     from api.wiring import LostHistoryError, WiringError
-    from ca.local import LocalAuthorityError
+    from ca.authority import AuthorityFilesError
     from migrations.embedded import EmbeddedError
     from migrations.runner import MigrationError
 
@@ -38,7 +38,7 @@ def explained() -> Iterator[None]:
         raise CommandError(Exit.REFUSED, "The schema does not fit", str(error)) from error
     except LostHistoryError as error:
         raise CommandError(Exit.INTEGRITY, "The ledger has lost history", str(error)) from error
-    except (WiringError, LocalAuthorityError) as error:
+    except (WiringError, AuthorityFilesError) as error:
         raise CommandError(Exit.REFUSED, "This installation does not fit", str(error)) from error
     except OSError as error:
         raise CommandError(Exit.UNREACHABLE, "This machine said no", str(error)) from error

@@ -136,6 +136,7 @@ cert = _noun(
         "revoke": _verb("certificate.revoke", show=_show_certificate),
         "revoke-many": _verb("certificate.revoke-many", "serial", "grant_id"),
         "roots": _verb("authority.roots"),
+        "crl": _verb("authority.crl"),
     },
 )
 operator = _noun(

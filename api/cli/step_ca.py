@@ -1,7 +1,7 @@
-"""`fedledger ca init-step-ca`: what a step-ca needs, made and kept up to date without the step CLI.
+"""`fedledger ca init-step-ca` and `rotate-step-ca`: what a step-ca needs, without the step CLI.
 
-The steps stand in `ca/step_ca_setup.py`; here are the words. It acts on a directory of this machine
-and touches no ledger.
+The steps stand in `ca/step_ca_setup.py` and `ca/step_ca_rotation.py`; here are the words. They act
+on a directory of this machine and touch no ledger.
 """
 
 from collections.abc import Iterator
@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _DIRECTORY = click.Path(path_type=Path, file_okay=False)
+_WHAT = ("password", "provisioner-password", "provisioner-key")
+_NEXT = {
+    "password": "The server needs the new password at its next start; it goes on until then.",
+    "provisioner-password": "Whoever has a copy of the key in another folder rotates that one too.",
+    "provisioner-key": "Let the server read ca.json anew (SIGHUP), then run `fedledger init "
+    "--ca step-ca` with for-ledger: until both are done, certificates are refused.",
+}
 
 
 @click.command("init-step-ca")
@@ -63,6 +70,43 @@ def init_step_ca(
     else:
         output.show_record(_document(made))
     _tell(made)
+
+
+@click.command("rotate-step-ca")
+@click.argument("directory", metavar="DIR", type=_DIRECTORY)
+@click.argument("what", type=click.Choice(_WHAT))
+@click.option("--password-file", type=_FILE, help="The current password, if it is not in DIR.")
+@click.option("--new-password-file", type=_FILE, help="The new one; one is made if not given.")
+def rotate_step_ca(
+    directory: Path, what: str, password_file: Path | None, new_password_file: Path | None
+) -> None:
+    """Replace the CA's password, or the provisioner's password or key, of a step-ca in DIR.
+
+    Cut short, run it again: it goes on where it stopped. For the provisioner's password DIR may
+    also be the authority's folder in a ledger's home. Run it as the user that owns DIR.
+    """
+    from ca import step_ca_rotation as rotation
+
+    directory = directory.absolute()
+    passwords = rotation.Passwords(password_file, new_password_file)
+    with explained():
+        if what == "password":
+            done = rotation.rotate_ca_password(directory, passwords)
+        elif what == "provisioner-password":
+            done = rotation.rotate_provisioner_password(_keeper(directory), passwords)
+        else:
+            done = rotation.rotate_provisioner_key(directory, new_password_file)
+    for line in done:
+        output.note(line)
+    output.note(_NEXT[what])
+
+
+def _keeper(directory: Path) -> Path:
+    """The folder that has the provisioner's key."""
+    from ca.step_ca_files import FOR_LEDGER
+
+    inside = directory / FOR_LEDGER
+    return inside if inside.exists() else directory
 
 
 @contextmanager

@@ -5,6 +5,9 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
 from api import certificates as wire
 from api.exchange import Answer, Asked, Handler, rehearsed
 from api.handlers.views import command, page, pem
@@ -62,6 +65,15 @@ def roots(asked: Asked) -> Answer:
         chains = [row.chain for row in authorities.everything(snapshot.connection)]
     ends = dict.fromkeys(chain[-1] for chain in chains)
     return Answer(data="".join(map(pem, ends)).encode(), media="application/x-pem-file")
+
+
+def revocation_list(asked: Asked) -> Answer:
+    query = asked.query_as(wire.CrlFormat)
+    found = asked.services.lists.latest(query.authority_id)
+    if query.format == "der":
+        return Answer(data=found.der, media=wire.CRL_DER)
+    text = x509.load_der_x509_crl(found.der).public_bytes(Encoding.PEM)
+    return Answer(data=text, media=wire.CRL_PEM)
 
 
 def _row(asked: Asked, snapshot: Snapshot) -> certificates.CertificateRow:
@@ -173,4 +185,5 @@ HANDLERS: Final[Mapping[str, Handler]] = {
     "certificate.revoke": revoke,
     "certificate.revoke-many": revoke_many,
     "authority.roots": roots,
+    "authority.crl": revocation_list,
 }

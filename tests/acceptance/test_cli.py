@@ -88,7 +88,7 @@ def test_ctrl_c_ends_the_service_in_order(place: Installation) -> None:
     service = place.neighbour().start("serve")
     service.wait_until_ready()
     service.process.send_signal(signal.SIGINT)
-    assert service.process.wait(30) in {0, 130}
+    assert service.process.wait(60) in {0, 130}
 
 
 def test_migrate_says_that_nothing_is_to_be_done(place: Installation) -> None:

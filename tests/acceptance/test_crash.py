@@ -106,7 +106,7 @@ def kill_everything(place: Installation, service: Service) -> None:
     # Whoever would start the database again goes first.
     for pid in (service.process.pid, *using(place.home), postmaster(place.home)):
         kill_now(pid)
-    service.process.wait(30)
+    service.process.wait(60)
 
 
 def kill_now(pid: int) -> None:

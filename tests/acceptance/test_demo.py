@@ -136,7 +136,7 @@ def test_a_kept_demo_can_be_served_again(place: Path) -> None:
 
 def test_a_directory_in_use_is_not_taken(place: Path) -> None:
     (place / "precious").write_text("x")
-    _, err = (demo := start(place, "--keep", str(place))).communicate(timeout=60)
+    _, err = (demo := start(place, "--keep", str(place))).communicate(timeout=120)
     assert demo.returncode == 2
     assert "not empty" in err
     assert [path.name for path in place.iterdir()] == ["precious"]

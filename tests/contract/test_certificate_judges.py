@@ -1,20 +1,26 @@
-"""Certificates judged by programs that are not ours: OpenSSL's strict verifier and pkilint."""
+"""Certificates and CRLs judged by programs that are not ours: OpenSSL's strict verifier, pkilint."""
 
 import shutil
 import subprocess
-from datetime import UTC, datetime
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import cryptography_vectors
+import pkilint.pkix  # type: ignore[import-untyped]
 import pytest
 import validators  # type: ignore[import-untyped]
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
-from pkilint import loader  # type: ignore[import-untyped]
-from pkilint.pkix import certificate as pkix  # type: ignore[import-untyped]
+from pkilint import loader
+from pkilint.pkix import certificate as pkix
+from pkilint.pkix import crl as pkix_crl
 from pkilint.pkix import extension, name
 from pkilint.validation import ValidationFindingSeverity  # type: ignore[import-untyped]
 
+from ca.crl import RevocationList, Revoked
 from ca.local import LocalAuthority
 from support.csrs import GRANT, KINDS, key, order, request
 
@@ -98,9 +104,30 @@ def findings(der: bytes) -> list[tuple[str, str | None]]:
             pkix.create_spki_validator_container([]),
         ],
     )
+    return _grave(judge.validate(loader.load_certificate(der, "certificate").root))
+
+
+def list_findings(der: bytes) -> list[tuple[str, str | None]]:
+    """Everything `lint_crl lint -t CRL -p PKIX` says that is graver than INFO."""
+    judge = pkix_crl.create_pkix_crl_validator_container(
+        [
+            pkilint.pkix.create_attribute_decoder(name.ATTRIBUTE_TYPE_MAPPINGS),
+            pkilint.pkix.create_extension_decoder(extension.EXTENSION_MAPPINGS),
+        ],
+        [
+            pkix_crl.create_issuer_validator_container([]),
+            pkix_crl.create_validity_validator_container([]),
+            pkix_crl.create_extensions_validator_container([]),
+        ],
+    )
+    document = loader.RFC5280CertificateListDocumentLoader().load_document(der, "list")
+    return _grave(judge.validate(document.root))
+
+
+def _grave(results: Iterable[Any]) -> list[tuple[str, str | None]]:
     return [
         (described.finding.code, described.message)
-        for result in judge.validate(loader.load_certificate(der, "certificate").root)
+        for result in results
         for described in result.finding_descriptions
         if described.finding.severity < ValidationFindingSeverity.INFO  # FATAL is 0
     ]
@@ -113,6 +140,45 @@ def test_pkilint_finds_nothing_in_leaves(kind: str, leaves: dict[str, bytes]) ->
 
 def test_pkilint_finds_nothing_in_the_authority(authority: LocalAuthority) -> None:
     assert [findings(der) for der in authority.chain()] == [[], []]
+
+
+REASONS = (
+    "unspecified", "keyCompromise", "affiliationChanged", "superseded", "cessationOfOperation",
+    "certificateHold", "privilegeWithdrawn",
+)  # fmt: skip
+
+
+def revocation_list(*entries: Revoked, number: int = 41) -> RevocationList:
+    begin = NOW.replace(microsecond=0)
+    return RevocationList(number, begin, begin + timedelta(hours=24), entries)
+
+
+def test_nobody_finds_anything_in_a_revocation_list(authority: LocalAuthority) -> None:
+    entries = [Revoked(f"{number:032x}", NOW, why) for number, why in enumerate(REASONS, 4 << 124)]
+    for wanted in (revocation_list(), revocation_list(*entries)):
+        der = authority.sign_list(wanted)
+        assert list_findings(der) == []
+        assert der == authority.sign_list(wanted)
+        read = x509.load_der_x509_crl(der)
+        issuing = x509.load_der_x509_certificate(authority.chain()[0])
+        public = issuing.public_key()
+        assert isinstance(public, ec.EllipticCurvePublicKey)
+        assert read.is_signature_valid(public)
+        assert read.issuer == issuing.subject
+        assert (read.last_update_utc, read.next_update_utc) == (
+            wanted.this_update,
+            wanted.next_update,
+        )
+        assert [f"{one.serial_number:032x}" for one in read] == [
+            one.serial for one in wanted.entries
+        ]
+    # RFC 5280 §5.3.1: `unspecified` is said by silence.
+    assert [len(one.extensions) for one in read] == [0, 1, 1, 1, 1, 1, 1]
+
+
+def test_the_judge_of_lists_can_see(authority: LocalAuthority) -> None:
+    number = 1 << 160  # RFC 5280 §5.2.3 allows 20 octets
+    assert list_findings(authority.sign_list(revocation_list(number=number)))
 
 
 def test_the_one_finding_let_through_is_the_judges_own_mistake() -> None:

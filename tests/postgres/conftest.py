@@ -7,12 +7,23 @@ from pathlib import Path
 import pytest
 import structlog
 
+from ledger import connection, writer
 from projections.verify import check_ledger
 from support.databases import Database
 from support.http import House, house
 
 # One line per request would bury what a failing test has to say.
 structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the writer waits for in seconds it waits for in a minute here: tests that hold the head
+    while others queue up must not fail because the machine is busy."""
+    impatient, patient = "lock_timeout = '5s'", "lock_timeout = '60s'"
+    assert impatient in connection._SESSION
+    monkeypatch.setattr(connection, "_SESSION", connection._SESSION.replace(impatient, patient))
+    monkeypatch.setattr(writer, "RECONNECT_SECONDS", 60.0)
 
 
 @pytest.fixture

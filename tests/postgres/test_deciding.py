@@ -291,16 +291,16 @@ def test_a_twin_waits_and_then_gives_up(database: Database) -> None:
 
         def slow(reading: Reading) -> None:
             deciding.set()
-            go_on.wait(20)
+            go_on.wait(60)
 
         thread = threading.Thread(target=store.decide, args=(call(idempotency=IDEMPOTENCY), slow))
         thread.start()
-        assert deciding.wait(10)
+        assert deciding.wait(60)
         with pytest.raises(RefusedError) as caught:
             register(store, idempotency=IDEMPOTENCY)
         assert caught.value.code == "idempotency-in-flight"
         go_on.set()
-        thread.join(10)
+        thread.join(60)
         assert not register(store, idempotency=IDEMPOTENCY).replayed
 
 
@@ -320,10 +320,10 @@ def test_what_is_heard_of_commits(database: Database) -> None:
             register(store)
             wait_until(lambda: heard == [1, 2], "both are heard of")
             subscription.stop()
-            thread.join(10)
+            thread.join(60)
         with store._recorder.listen() as connection:
             register(other)
-            (notice,) = connection.notifies(timeout=10, stop_after=1)
+            (notice,) = connection.notifies(timeout=60, stop_after=1)
             assert notice.payload == "3"
     other.close()
 

@@ -2,6 +2,7 @@
 
 import base64
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import cryptography_vectors
@@ -54,12 +55,16 @@ def enroll(place: House, grant_id: str, text: str) -> tuple[int, str, float]:
     return answer.status_code, code, seconds
 
 
-def test_every_file_of_the_cryptography_vectors(place: House) -> None:
+def test_every_file_of_the_cryptography_vectors(
+    place: House, record_property: Callable[[str, object], None]
+) -> None:
     assert len(VECTORS) > 390
-    grant_id = place.grant(place.peer()["id"])["id"]
+    peer_id, grant_id = place.peer()["id"], ""
     took: list[tuple[float, str]] = []
     accepted = 0
-    for path in VECTORS:
+    for number, path in enumerate(VECTORS):
+        if number % 20 == 0:  # one grant's stream would grow with each token, and so would its fold
+            grant_id = place.grant(peer_id)["id"]
         status, code, seconds = enroll(place, grant_id, text_of(path))
         took.append((seconds, path.name))
         if status == 200:
@@ -69,7 +74,8 @@ def test_every_file_of_the_cryptography_vectors(place: House) -> None:
             assert code, path
     assert accepted < 10, "hardly any of them is a request for one of our certificates"
     slowest, name = max(took)
-    print(f"slowest of {len(VECTORS)}: {name}, {slowest * 1000:.1f} ms; accepted: {accepted}")
+    figure = f"{len(VECTORS)} CSRs: slowest {name}, {slowest * 1000:.0f} ms; accepted: {accepted}"
+    record_property("figure", figure)
 
 
 def test_requests_made_to_hurt(place: House) -> None:

@@ -19,6 +19,7 @@ MATRIX: dict[str, str] = {
     "health.ready":            PUBLIC,
     "openapi.show":            PUBLIC,
     "authority.roots":         PUBLIC,
+    "authority.crl":           PUBLIC,
     "enrollment.redeem":       TOKEN,
     "health.show":             "yes    yes       yes      yes       -",
     "metrics.show":            "yes    yes       yes      yes       -",

@@ -110,11 +110,11 @@ def test_a_statement_in_flight_is_waited_for(database: Database) -> None:
             proxy.arm("statement in flight")
             thread = threading.Thread(target=lambda: found.extend(store.save(event)))
             thread.start()
-            assert proxy.struck.wait(10)
+            assert proxy.struck.wait(60)
             # The lost statement first, then the question what became of it.
             wait_until(lambda: waiting_for_a_lock(database) == 2, "both wait for the head")
             let_go()
-            thread.join(30)
+            thread.join(60)
         assert len(found) == 1
         assert [row.event for row in store.record.stream(event.originator_id)] == [event]
         assert store.record.head().size == 2
@@ -129,7 +129,7 @@ def test_a_statement_in_flight_that_is_killed_is_carried_out_again(database: Dat
             proxy.arm("statement in flight")
             thread = threading.Thread(target=lambda: found.extend(store.save(event)))
             thread.start()
-            assert proxy.struck.wait(10)
+            assert proxy.struck.wait(60)
             wait_until(lambda: waiting_for_a_lock(database) == 2, "both wait for the head")
             with psycopg.connect(database.superuser_dsn) as connection:
                 connection.execute(
@@ -139,7 +139,7 @@ def test_a_statement_in_flight_that_is_killed_is_carried_out_again(database: Dat
                 )
             wait_until(lambda: waiting_for_a_lock(database) == 1, "the statement is gone")
             let_go()
-            thread.join(30)
+            thread.join(60)
         assert len(found) == 1
         assert [row.event for row in store.record.stream(event.originator_id)] == [event]
         assert store.record.head().size == 2

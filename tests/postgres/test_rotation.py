@@ -340,7 +340,7 @@ def test_a_broken_folder_does_not_stop_the_others(place: House, database: Databa
 
 
 def test_an_empty_ledger_has_nothing_to_rotate(database: Database, tmp_path: Path) -> None:
-    with pytest.raises(RotationError, match="no local authority") as caught:
+    with pytest.raises(RotationError, match="no authority") as caught:
         rotate(database.service_dsn, tmp_path, Clock(), Wish())
     assert "fedledger init" in caught.value.hint
     assert check_ledger(database.service_dsn).ok

@@ -16,7 +16,7 @@ from support.databases import Database
 pytestmark = pytest.mark.postgres
 
 # name, type, "!" where NULL is refused
-COLUMNS: Final = {
+COLUMNS: dict[str, str] = {
     "federation_peers": """
         id uuid !
         version bigint !
@@ -189,6 +189,13 @@ COLUMNS: Final = {
     """,
 }
 
+COLUMNS |= {
+    # The past of each current-state table: its columns, and from where to where a row holds.
+    f"{name}_history": columns + "from_position bigint !\n to_position bigint !"
+    for name, columns in COLUMNS.items()
+    if name.startswith("federation_")
+} | {"projection_progress": "name text !\n position bigint !"}
+
 LABELS: Final = {
     "peer_state": ["pending", "active", "suspended", "revoked"],
     "grant_status": [
@@ -245,6 +252,29 @@ INDEXES: Final = {
     ("ledger_idempotency", "UNIQUE btree (credential, method, path, key)"),
     ("ledger_nodes", "UNIQUE btree (level, index)"),
     ("schema_migration", "UNIQUE btree (version)"),
+    ("federation_alarms_history", "UNIQUE btree (id, from_position)"),
+    ("federation_alarms_history", "btree (raised_at, id, from_position)"),
+    ("federation_authorities_history", "UNIQUE btree (id, from_position)"),
+    ("federation_certificates_history", "UNIQUE btree (serial, from_position)"),
+    ("federation_certificates_history", "btree (authorized_at, serial, from_position)"),
+    ("federation_certificates_history", "btree (grant_id, authorized_at, serial, from_position)"),
+    ("federation_certificates_history", "btree (key_digest)"),
+    ("federation_certificates_history", "btree (tbs_sha256) WHERE (tbs_sha256 IS NOT NULL)"),
+    ("federation_credentials_history", "UNIQUE btree (accessor, from_position)"),
+    ("federation_credentials_history", "btree (operator_id, accessor, from_position)"),
+    ("federation_enrollment_rejections_history", "UNIQUE btree (id, from_position)"),
+    ("federation_enrollment_tokens_history", "UNIQUE btree (accessor, from_position)"),
+    ("federation_enrollment_tokens_history", "btree (grant_id, accessor, from_position)"),
+    ("federation_grants_history", "UNIQUE btree (id, from_position)"),
+    ("federation_grants_history", "btree (peer_id, proposed_at, id, from_position)"),
+    ("federation_grants_history", "btree (proposed_at, id, from_position)"),
+    ("federation_grants_history", "btree (status, proposed_at, id, from_position)"),
+    ("federation_grants_history", "btree (subject_user_id, proposed_at, id, from_position)"),
+    ("federation_operators_history", "UNIQUE btree (id, from_position)"),
+    ("federation_peers_history", "UNIQUE btree (id, from_position)"),
+    ("federation_peers_history", "btree (lower(name))"),
+    ("federation_policy_history", "UNIQUE btree (id, from_position)"),
+    ("projection_progress", "UNIQUE btree (name)"),
 }
 
 FACTS: Final = ("ledger_claims", "ledger_events", "ledger_idempotency", "ledger_nodes")
@@ -256,6 +286,7 @@ PRIVILEGES: Final = {
     **{key: {"SELECT", "INSERT", "UPDATE"} for key in CURRENT_STATE},
     "ledger_head": {"SELECT", "UPDATE"},
     "schema_migration": {"SELECT"},
+    "projection_progress": {"SELECT", "INSERT", "UPDATE"},
 }
 
 
@@ -389,4 +420,20 @@ def test_the_projections_name_the_columns_there_are() -> None:
             name, _, kind = line.strip().removesuffix(" !").partition(" ")
             described.append((name, short.get(kind, kind)))
         assert sorted(projection.columns) == sorted(described), projection.table
-    assert {projection.table for projection in INLINE} == set(CURRENT_STATE)
+    tables = {projection.table for projection in INLINE}
+    assert tables | {f"{name}_history" for name in tables} == set(CURRENT_STATE)
+
+
+def test_the_views_of_the_past_show_the_columns_of_the_present(catalog: Connection[Any]) -> None:
+    query = """
+        SELECT c.relname, array_agg(a.attname::text ORDER BY a.attnum),
+               has_table_privilege('fedledger_service', c.oid, 'SELECT'),
+               has_table_privilege('fedledger_service', c.oid, 'INSERT, UPDATE, DELETE')
+        FROM pg_catalog.pg_class c JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
+        WHERE c.relnamespace = 'as_of'::regnamespace AND a.attnum > 0 GROUP BY c.oid
+    """
+    assert {tuple(map(str, row)) for row in catalog.execute(query)} == {
+        (table, str([line.split()[0] for line in columns.strip().splitlines()]), "True", "False")
+        for table, columns in COLUMNS.items()
+        if table.startswith("federation_") and not table.endswith("_history")
+    }

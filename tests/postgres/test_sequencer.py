@@ -199,7 +199,7 @@ def test_a_reader_behind_a_writer_in_the_same_queue_is_stale(database: Database)
             run("reader", lambda: store.save(event_of(uuid4(), 1, PEER), reads={peer: 1}))
             let_go()
             for thread in threads:
-                thread.join(30)
+                thread.join(60)
         assert isinstance(found["reader"], StaleReadError)
         assert not isinstance(found["writer"], Exception)
 

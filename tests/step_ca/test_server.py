@@ -6,16 +6,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from support.step_ca import StepCa, running
-from support.step_ca_files import furnish
+from support.step_ca import StepCa, step_ca
 
 pytestmark = pytest.mark.step_ca
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[StepCa]:
-    files = furnish(tmp_path)
-    with running(files.config, files.password_file) as server:
+    with step_ca(tmp_path) as server:
         yield server
 
 

@@ -141,13 +141,13 @@ def one_batch(
                     lambda expected=number + 1: len(queue._queue) == expected, "it is queued"
                 )
             let_go()
-            first.join(30)
+            first.join(60)
 
     queue._writer.commit = counted
     conductor = threading.Thread(target=conduct)
     conductor.start()
     found = outcomes([in_turn(number) for number in range(len(work))])
-    conductor.join(30)
+    conductor.join(60)
     queue._writer.commit = commit
     assert batches[:2] == [1, len(work)], batches
     return found

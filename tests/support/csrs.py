@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import cache
+from uuid import uuid4
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -106,6 +107,7 @@ def order(
     public = x509.load_der_x509_csr(csr_der).public_key()
     begin = now.replace(microsecond=0)
     return SigningOrder(
+        issuance_id=str(uuid4()),
         csr_der=csr_der,
         key_digest=key_digest(public),
         serial=serial[:32],

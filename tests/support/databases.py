@@ -44,7 +44,7 @@ def bindir() -> Path | None:
 
 def make_home() -> Path:
     """A folder for a cluster: short, and open to the server's account, unlike tmp_path as root."""
-    return Path(tempfile.mkdtemp(prefix=_PREFIX, dir="/tmp"))
+    return Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir="/tmp"))
 
 
 def remove_home(home: Path, postgres: Embedded | None = None) -> None:
@@ -53,8 +53,14 @@ def remove_home(home: Path, postgres: Embedded | None = None) -> None:
 
 
 def remove_abandoned_homes() -> None:
-    """What killed runs have left; their servers ended with them."""
+    """What killed runs have left; their servers ended with them.
+
+    Another run may be at work, and between two starts of its server no lock of a home is held:
+    what belongs to a live process is left alone.
+    """
     for home in Path("/tmp").glob(_PREFIX + "*"):
+        if Path("/proc", home.name.removeprefix(_PREFIX).partition("-")[0]).exists():
+            continue
         try:
             handle = os.open(home / "watch.lock", os.O_RDWR)
         except OSError:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -57,11 +58,11 @@ class Service:
     def terminate(self) -> int:
         """Stop it in order and return its exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        return self.process.wait(60)
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait(30)
+        self.process.wait(60)
 
 
 @dataclass
@@ -142,9 +143,19 @@ def answers(url: str) -> bool:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that is free now, and that the system gives to nobody who asks for any port.
+
+    Those it gives out begin at 32768 (ip_local_port_range): one of them may be another's by the
+    time the service comes to bind it, and again after each of its restarts.
+    """
+    for port in random.sample(range(10_000, 32_000), 100):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("of 100 ports not one is free")
 
 
 @contextmanager
@@ -169,4 +180,4 @@ def running(place: Installation, command: str = "up") -> Iterator[Service]:
     finally:
         with suppress(ProcessLookupError):
             os.killpg(service.process.pid, signal.SIGTERM)
-        service.process.wait(30)
+        service.process.wait(60)

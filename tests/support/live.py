@@ -209,7 +209,7 @@ def adopt(ledger: Ledger, authority: Authority) -> None:
     """Put an authority on record."""
     call = Call(actor=SYSTEM, correlation_id="test-adopt")
     chain, end = authority.chain(), authority.not_after
-    ledger.adopt_authority(call, UUID(authority.id), "local", chain, end)
+    ledger.adopt_authority(call, UUID(authority.id), authority.kind, chain, end)
 
 
 def _person(ledger: Ledger, role: str) -> Actor:

@@ -126,13 +126,14 @@ class _Pair:
         if fault in ("before answer", "warning"):
             self._after_answer = fault
             return False
+        # Told before the client can notice: it may be done by the time this thread runs again.
+        self._proxy.struck.set()
         if fault == "statement in flight":
             self._server.sendall(message + (_SYNC if message[:1] == b"E" else b""))
             with suppress(OSError):
                 self._client.shutdown(socket.SHUT_RDWR)
         else:
             self.end()
-        self._proxy.struck.set()
         return True
 
     def _to_client(self) -> None:
@@ -145,12 +146,11 @@ class _Pair:
                 if self._after_answer == "warning" and kind == b"Z":
                     self._after_answer = None
                     size = (len(_WARNING) + 4).to_bytes(4, "big")
-                    self._client.sendall(b"N" + size + _WARNING)
                     self._proxy.struck.set()
+                    self._client.sendall(b"N" + size + _WARNING)
                 with suppress(OSError):  # the client may be gone while the server works
                     self._client.sendall(message)
         if self._after_answer is not None:
-            self.end()
             self._proxy.struck.set()
         self.end()
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from ca.authority import AuthorityUnavailable, RevocationAnswer
+from ca.authority import AuthorityUnavailable, Kind, RevocationAnswer
 from ca.local import LocalAuthority
 from ca.profile import SigningOrder
 
@@ -29,7 +29,7 @@ class Fake:
         return self.real.id
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> Kind:
         return self.real.kind
 
     @property

@@ -1,20 +1,28 @@
 """A real step-ca on a loopback port: started, killed, held up and started again by its process id.
 
 The program is the one that tests/step_ca/build.sh builds; without it every test that needs it
-fails and says so. What the server is made of (keys, configuration, template) is `ca.json`'s.
+fails and says so. The server's files are made as `fedledger ca init-step-ca` makes them.
 """
 
 import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from base64 import b64decode
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
+from cryptography import x509
 
+from ca.step_ca import StepCaAuthority
+from ca.step_ca_config import PROVISIONER
+from ca.step_ca_home import StepCaHome
+from ca.step_ca_setup import Wish, set_up
 from support.installation import free_port
 from support.waiting import wait_until
 
@@ -31,13 +39,45 @@ def program() -> Path:
 
 @dataclass
 class StepCa:
-    """A server on the files in `home`. `log`: what it wrote, one JSON object per line."""
+    """A server on its files. `log`: what it wrote, one JSON object per line."""
 
     config: Path
     password_file: Path
     log: Path
     port: int
     process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def directory(self) -> Path:
+        return self.config.parents[1]
+
+    def configure(self, change: Callable[[dict[str, Any]], object]) -> None:
+        """Alter its ca.json, for the next start."""
+        document = json.loads(self.config.read_text())
+        change(document)
+        self.config.write_text(json.dumps(document))
+
+    def connection(self, into: Path, *, url: str | None = None) -> StepCaHome:
+        """Make in `into` what a ledger keeps of it."""
+        given = self.directory / "for-ledger"
+        return StepCaHome.make(
+            into,
+            url=url or self.url,
+            provisioner=PROVISIONER,
+            root=_certificate(self.directory / "certs" / "root_ca.crt"),
+            issuing=_certificate(self.directory / "certs" / "intermediate_ca.crt"),
+            encrypted_key=(given / "provisioner.jwe").read_text().strip(),
+            password=(given / "provisioner.password").read_bytes().strip(),
+        )
+
+    def authority(self, into: Path, *, url: str | None = None) -> StepCaAuthority:
+        """The adapter to it, on a directory made in `into`."""
+        self.connection(into, url=url)
+        return StepCaAuthority.open(into)
+
+    def issued(self) -> list[bytes]:
+        """Every certificate it signed since its log began, delivered or not, in DER."""
+        return [b64decode(str(one["certificate"])) for one in self.lines() if "certificate" in one]
 
     @property
     def url(self) -> str:
@@ -96,15 +136,45 @@ class StepCa:
             return False
 
 
+def with_template(alter: Callable[[str], str]) -> Callable[[dict[str, Any]], None]:
+    """A change of ca.json that alters the template of our provisioner."""
+
+    def change(document: dict[str, Any]) -> None:
+        (provisioner,) = document["authority"]["provisioners"]
+        options = provisioner["options"]["x509"]
+        before = options["template"]
+        options["template"] = alter(before)
+        assert options["template"] != before
+
+    return change
+
+
+def _certificate(path: Path) -> x509.Certificate:
+    return x509.load_pem_x509_certificate(path.read_bytes())
+
+
 @contextmanager
 def running(config: Path, password_file: Path) -> Iterator[StepCa]:
     """The server of a `ca.json`, whose address is set to a free loopback port; ended afterwards."""
     port = free_port()
-    document = json.loads(config.read_text())
-    config.write_text(json.dumps({**document, "address": f"127.0.0.1:{port}"}))
     server = StepCa(config, password_file, config.parent / "step-ca.log", port)
+    server.configure(lambda document: document.update(address=f"127.0.0.1:{port}"))
     try:
         server.start()
         yield server
     finally:
         server.kill()
+
+
+@contextmanager
+def step_ca(
+    folder: Path, change: Callable[[dict[str, Any]], object] = lambda _: None
+) -> Iterator[StepCa]:
+    """A server set up in `folder` for the occasion; `change` alters its ca.json before it starts."""
+    now = datetime.now(UTC)  # noqa: TID251 - the server has its own clock
+    made = set_up(folder / "step-ca", Wish(name="Test"), now)
+    document = json.loads(made.config.read_text())
+    change(document)
+    made.config.write_text(json.dumps(document))
+    with running(made.config, folder / "step-ca" / "secrets" / "password") as server:
+        yield server

@@ -100,7 +100,7 @@ def tls_proxy(kind: str, folder: Path, upstream: int) -> Iterator[TlsProxy]:
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
-        process.wait(20)
+        process.wait(60)
 
 
 def _command(kind: str, folder: Path, configuration: Path) -> list[str]:

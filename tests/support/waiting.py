@@ -7,8 +7,11 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def wait_until(condition: Callable[[], T], what: str, seconds: float = 20.0) -> T:
-    """Poll until the condition is true and return its value; fail with `what` at the deadline."""
+def wait_until(condition: Callable[[], T], what: str, seconds: float = 60.0) -> T:
+    """Poll until the condition is true and return its value; fail with `what` at the deadline.
+
+    Long, for it is only ever used up by a failure: a loaded machine is no bug of ours.
+    """
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"

@@ -30,7 +30,10 @@ VECTORS = sorted(
     for path in Path(cryptography_vectors.__file__).parent.rglob("*")
     if path.suffix in (".pem", ".der")
 )
-SLOWEST_ALLOWED = 5.0  # seconds; they take 1 to 4 ms: this finds work that grows without bound
+SLOWEST_ALLOWED = (
+    5.0  # seconds of processor time, not of a busy machine's clock; they take 1 to 4 ms:
+)
+# this finds work that grows without bound
 P256 = ec_key()
 EXTENSION_REQUEST = bytes.fromhex("06092a864886f70d01090e")
 SAN = x509.SubjectAlternativeName([x509.DNSName("a.example")])
@@ -123,9 +126,9 @@ def test_an_enormous_rsa_key_is_refused_before_it_costs_anything() -> None:
     for exponent in (element(0x02, b"\x01\x00\x01"), element(0x02, b"\x7f" + b"\xff" * 1_000)):
         rsa_key = element(0x03, b"\x00", element(0x30, modulus, exponent))
         spki = element(0x30, bytes.fromhex("300d06092a864886f70d0101010500"), rsa_key)
-        began = time.perf_counter()
+        began = time.process_time()
         assert code_of(handmade_request(P256, spki=spki)) == "csr-key"
-        assert time.perf_counter() - began < SLOWEST_ALLOWED
+        assert time.process_time() - began < SLOWEST_ALLOWED
 
 
 def test_the_largest_accepted_rsa_key_is_verified_quickly() -> None:
@@ -135,9 +138,9 @@ def test_the_largest_accepted_rsa_key_is_verified_quickly() -> None:
     info = element(0x30, b"\x02\x01\x00\x30\x00", spki, b"\xa0\x00")
     algorithm = bytes.fromhex("300d06092a864886f70d01010b0500")
     der = element(0x30, info, algorithm, element(0x03, b"\x00\x7f" + b"\xff" * 1023))
-    began = time.perf_counter()
+    began = time.process_time()
     assert code_of(der) == "csr-signature"
-    assert time.perf_counter() - began < SLOWEST_ALLOWED
+    assert time.process_time() - began < SLOWEST_ALLOWED
 
 
 def test_signatures() -> None:
@@ -254,14 +257,14 @@ def test_every_file_of_the_cryptography_vectors() -> None:
     assert len(VECTORS) > 390
     for path in VECTORS:
         content = path.read_bytes()
-        began = time.perf_counter()
+        began = time.process_time()
         try:
             read_csr(content)
         except CsrError as error:
             code: str | None = error.code
         else:
             code = None
-        assert time.perf_counter() - began < SLOWEST_ALLOWED, path
+        assert time.process_time() - began < SLOWEST_ALLOWED, path
         if path.parent.name != "requests":
             assert code == ("csr-too-large" if len(content) > MAX_CSR_BYTES else "csr-malformed")
 

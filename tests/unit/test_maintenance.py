@@ -30,11 +30,18 @@ class Reconciler:
 def test_a_round_that_fails_costs_one_round(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(maintenance, "_PERIOD", 0.01)
     reconciler: Any = Reconciler()
+    lists: Any = SimpleNamespace(publish_due=lambda now: 0)
     denials: Any = SimpleNamespace(flush=lambda: None)
     readings: Any = SimpleNamespace(flush=lambda: None)
     last_seen: Any = SimpleNamespace(objection=lambda: None, remember=lambda: 0)
     running = Maintenance(
-        reconciler, denials, readings, last_seen, print, lambda: datetime(2026, 11, 23, tzinfo=UTC)
+        reconciler,
+        lists,
+        denials,
+        readings,
+        last_seen,
+        print,
+        lambda: datetime(2026, 11, 23, tzinfo=UTC),
     )
     running.start()
     wait_until(lambda: reconciler.rounds > 5, "it goes on")

@@ -52,8 +52,9 @@ def test_the_table_is_complete_and_holds_nothing_else() -> None:
 
     found = {code for module in RULES for code in raised(module)} | set(_TEXTS)
     found.remove("stale")  # of every If-Match, with its own status 412
-    # Raised by the store, and by ca/issuance.py for a claim that another grant holds.
-    elsewhere = {"claim-taken", "key-taken"}
+    # Raised by the store, by ca/issuance.py for a claim that another grant holds, and by
+    # ca/publishing.py.
+    elsewhere = {"claim-taken", "key-taken", "crl-by-authority"}
     assert found | elsewhere == set(REFUSALS)
 
 

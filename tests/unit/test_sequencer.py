@@ -62,7 +62,7 @@ class Gate:
 
     def commit(self, requests: list[Request]) -> None:
         self.batches.append([request.append for request in requests])
-        assert self.open.wait(10)
+        assert self.open.wait(60)
         self.act()
         for number, request in enumerate(requests, 1):
             if request.append.events[0].stream_id in self.failing:
@@ -104,7 +104,7 @@ class Crowd:
     def go(self) -> list[object]:
         self.gate.open.set()
         for thread in self._threads:
-            thread.join(10)
+            thread.join(60)
             assert not thread.is_alive(), "somebody was left waiting"
         return [self.outcomes[number] for number in range(len(self._threads))]
 
@@ -227,7 +227,7 @@ class _Interrupted:
         self._until = until
 
     def acquire(self) -> None:
-        assert self._until.wait(10)
+        assert self._until.wait(60)
         raise KeyboardInterrupt
 
     def release(self) -> None:

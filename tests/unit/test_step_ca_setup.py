@@ -3,13 +3,10 @@
 What a real server makes of it is tested in tests/step_ca/.
 """
 
-import json
 import os
 import stat
-from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
-from functools import partial
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,8 +25,9 @@ from ca.step_ca_config import PROVISIONER, REQUIRED_CLAIMS
 from ca.step_ca_files import SetUpError, locked, read_ca_key, read_password, unlocked
 from ca.step_ca_setup import SetUp, Wish, set_up
 from ca.step_ca_template import arc_of, template
+from support.killing import KilledError, Killer
+from support.step_ca_places import NOW, config, edit, files, make_quick, provisioner
 
-NOW = datetime(2026, 11, 23, 15, 7, 8, tzinfo=UTC)
 LATER = NOW + timedelta(days=400)
 SECRETS = (
     "secrets/root_ca_key", "secrets/intermediate_ca_key", "secrets/password",
@@ -38,9 +36,8 @@ SECRETS = (
 
 
 @pytest.fixture(autouse=True)
-def _few_iterations(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a password's guess costs is jose's business; here it would cost the tests a minute."""
-    monkeypatch.setattr(jose, "encrypt", partial(jose.encrypt, iterations=1000))
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_quick(monkeypatch)
 
 
 @pytest.fixture
@@ -50,27 +47,6 @@ def place(tmp_path: Path) -> Path:
 
 def make(place: Path, now: datetime = NOW, **wish: Any) -> SetUp:
     return set_up(place, Wish(**wish), now)
-
-
-def files(place: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(place)): p.read_bytes() for p in place.rglob("*") if p.is_file()}
-
-
-def config(place: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((place / "config" / "ca.json").read_text())
-    return found
-
-
-def provisioner(place: Path) -> dict[str, Any]:
-    (found,) = config(place)["authority"]["provisioners"]
-    assert isinstance(found, dict)
-    return found
-
-
-def edit(place: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    document = config(place)
-    change(document)
-    (place / "config" / "ca.json").write_text(json.dumps(document))
 
 
 def certificate(place: Path, name: str) -> x509.Certificate:
@@ -369,34 +345,6 @@ def test_a_configuration_that_cannot_be_worked_with(place: Path, content: str) -
 
 
 # ---- cut short --------------------------------------------------------------------------------------
-
-
-class KilledError(BaseException):
-    """The process is no more: nothing after this, clearing up included, happens."""
-
-
-class Killer:
-    """Kills after the n-th thing that reaches the disk, and before the next."""
-
-    def __init__(self, patch: pytest.MonkeyPatch, at: int) -> None:
-        self._left = at
-        self.dead = False
-        for where, name in (
-            (os, "fsync"), (os, "link"), (Path, "rename"), (Path, "unlink"), (Path, "mkdir"),
-        ):  # fmt: skip
-            patch.setattr(where, name, self._watched(getattr(where, name)))
-
-    def _watched(self, original: Callable[..., object]) -> Callable[..., object]:
-        def call(*arguments: Any, **named: Any) -> object:
-            if self.dead:
-                raise KilledError
-            self._left -= 1
-            if self._left >= 0:
-                return original(*arguments, **named)
-            self.dead = True
-            raise KilledError
-
-        return call
 
 
 STEPS = 52  # seven for the folders, five for each of nine files

@@ -9,13 +9,13 @@ from ledger.turns import Turns
 
 
 def test_a_twin_waits_for_the_first() -> None:
-    turns, order = Turns(), []
+    turns, order = Turns(patience=60), []
     inside, go_on = threading.Event(), threading.Event()
 
     def first() -> None:
         with turns.turn("call"):
             inside.set()
-            assert go_on.wait(10)
+            assert go_on.wait(60)
             order.append("first")
 
     def second() -> None:
@@ -24,13 +24,13 @@ def test_a_twin_waits_for_the_first() -> None:
 
     threads = [threading.Thread(target=work) for work in (first, second)]
     threads[0].start()
-    assert inside.wait(10)
+    assert inside.wait(60)
     threads[1].start()
     with turns.turn("another"):
         order.append("another")
     go_on.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert order == ["another", "first", "second"]
 
 

@@ -1,8 +1,6 @@
-"""What every authority must do: one suite, which each adapter inherits. Here: the local one."""
+"""The local authority, and its successors under the same root: the contract, and what is its own."""
 
 import json
-import os
-import re
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -12,97 +10,14 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import PublicFormat
-from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from ca import private_files
-from ca.authority import Authority, AuthorityRefused, RevocationAnswer
+from ca.authority import AuthorityRefused
 from ca.local import LocalAuthority, LocalAuthorityError
-from ca.profile import SigningOrder, check_certificate, new_serial, tbs_sha256
-from support.csrs import KINDS, ec_key, handmade_request, key, order, request, spki_with_point
+from support.authority_contract import TIMEOUT, AuthorityContract
+from support.csrs import ec_key, handmade_request, request, spki_with_point
 
 NOW = datetime(2026, 11, 23, 15, 7, 8, 123456, tzinfo=UTC)
-TIMEOUT = 10.0  # seconds
-
-
-class AuthorityContract:
-    """Inherit, provide the fixture `authority`, and add what is the adapter's own."""
-
-    @pytest.fixture
-    def authority(self) -> Authority:
-        raise NotImplementedError
-
-    def now(self) -> datetime:
-        """The real time, for a real authority has its own clock; override where it has none."""
-        return datetime.now(UTC)  # noqa: TID251
-
-    def order(self, request_der: bytes, **changes: object) -> SigningOrder:
-        """An order from now on, every time with a new serial."""
-        made = order(request_der, self.now(), serial=new_serial(os.urandom))
-        return replace(made, **changes)  # type: ignore[arg-type]
-
-    def assert_as_ordered(self, authority: Authority, asked: SigningOrder) -> bytes:
-        der = authority.sign(asked, timeout=TIMEOUT)
-        extra = authority.extra_extensions
-        assert check_certificate(der, asked, authority.chain(), allowed_extra_oids=extra) == ()
-        return der
-
-    def test_names_itself(self, authority: Authority) -> None:
-        assert re.fullmatch(
-            r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", authority.id
-        )
-        assert authority.kind in ("local", "step-ca")
-
-    def test_chain_runs_from_the_issuing_certificate_to_a_self_signed_root(
-        self, authority: Authority
-    ) -> None:
-        chain = [x509.load_der_x509_certificate(link) for link in authority.chain()]
-        assert len(chain) >= 2
-        for link, issuer in zip(chain, [*chain[1:], chain[-1]], strict=True):
-            link.verify_directly_issued_by(issuer)
-            assert link.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-            assert link.not_valid_after_utc <= issuer.not_valid_after_utc
-        assert authority.not_after == chain[0].not_valid_after_utc
-
-    @pytest.mark.parametrize("kind", KINDS)
-    @pytest.mark.parametrize("name", [None, "Example Peer-1"])
-    def test_signs_exactly_what_is_ordered(
-        self, authority: Authority, kind: str, name: str | None
-    ) -> None:
-        self.assert_as_ordered(authority, self.order(request(key(kind), name)))
-
-    def test_ignores_requested_extensions(self, authority: Authority) -> None:
-        wishes: list[tuple[x509.ExtensionType, bool]] = [
-            (x509.BasicConstraints(ca=True, path_length=None), True),
-            (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), False),
-        ]
-        self.assert_as_ordered(authority, self.order(request(ec_key(), extensions=wishes)))
-
-    def test_the_same_order_again_gives_the_same_tbs_certificate(
-        self, authority: Authority
-    ) -> None:
-        asked = self.order(request(ec_key()))
-        first = self.assert_as_ordered(authority, asked)
-        with ThreadPoolExecutor(4) as pool:
-            again = pool.map(lambda _: authority.sign(asked, timeout=TIMEOUT), range(8))
-        assert {tbs_sha256(der) for der in again} == {tbs_sha256(first)}
-
-    def test_refuses_an_unreadable_request(self, authority: Authority) -> None:
-        asked = replace(self.order(request(ec_key())), csr_der=b"\x30\x00")
-        with pytest.raises(AuthorityRefused) as caught:
-            authority.sign(asked, timeout=TIMEOUT)
-        assert 400 <= caught.value.status < 600
-        assert caught.value.detail
-
-    def test_answers_a_revocation_and_its_repetition(self, authority: Authority) -> None:
-        asked = self.order(request(ec_key()))
-        self.assert_as_ordered(authority, asked)
-        first = authority.revoke(asked.serial, "superseded", timeout=TIMEOUT)
-        again = authority.revoke(asked.serial, "superseded", timeout=TIMEOUT)
-        if first is RevocationAnswer.UNSUPPORTED:
-            assert again is RevocationAnswer.UNSUPPORTED
-        else:
-            assert first is RevocationAnswer.CONFIRMED
-            assert again in (RevocationAnswer.CONFIRMED, RevocationAnswer.ALREADY_REVOKED)
 
 
 class TestLocal(AuthorityContract):
