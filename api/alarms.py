@@ -5,7 +5,7 @@ from typing import Annotated, Final
 from pydantic import Field, StringConstraints
 
 from api.operation import READERS, Operation
-from api.wire import Id, Listed, Page, Reasoned, Time, Truth, Wire
+from api.wire import Id, Listed, PastPage, Reasoned, Time, Truth, Wire
 
 
 class Alarm(Wire):
@@ -30,7 +30,7 @@ class Alarms(Wire):
     next: str | None
 
 
-class AlarmFilter(Page):
+class AlarmFilter(PastPage):
     """Which alarms to list."""
 
     open: Annotated[Truth, Field(description="Only those nobody has acknowledged.")] = False

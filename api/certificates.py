@@ -8,10 +8,11 @@ from pydantic_core import PydanticCustomError
 from api.operation import ADMIN, READERS, Operation
 from api.scopes import Resource
 from api.wire import (
+    AsOf,
     Digest,
     GrantStatus,
     Id,
-    Page,
+    PastPage,
     Query,
     Reasoned,
     SubjectUser,
@@ -71,7 +72,7 @@ class Certificates(Wire):
     next: str | None
 
 
-class GrantCertificateFilter(Page):
+class GrantCertificateFilter(PastPage):
     """Which certificates of one grant to list."""
 
     state: CertificateState | None = None
@@ -189,6 +190,7 @@ ROWS: Final = (
         path=_PATH,
         summary="Show a certificate",
         roles=READERS,
+        query=AsOf,
         out=Certificate,
     ),
     Operation(
@@ -198,7 +200,7 @@ ROWS: Final = (
         summary="Whether a certificate may be relied on",
         description="Revoked by its own event, by its grant or by its peer; suspended is on hold.",
         roles=READERS | {"gateway"},
-        query=Query,
+        query=AsOf,
         out=CertificateStatus,
     ),
     Operation(
@@ -241,6 +243,7 @@ ROWS: Final = (
         path="/v1/ca/roots.pem",
         summary="Certificates that clients' chains end in",
         access="public",
+        query=AsOf,
         media=("application/x-pem-file",),
     ),
     Operation(

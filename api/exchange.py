@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -12,11 +12,11 @@ from pydantic import BaseModel
 from api.health import Unready
 from api.metrics import Metrics
 from api.operation import Operation
-from api.reading import Snapshot
+from api.reading import NOW, Moment, Snapshot
 from api.readings import Readings
 from api.tail import Tail
 from api.throttle import Throttle
-from api.wire import PlannedEvent, Rehearsal
+from api.wire import AsOf, PlannedEvent, Rehearsal
 from ca.issuance import IssuanceCycle
 from ca.publishing import RevocationLists
 from ledger.application import Ledger
@@ -26,6 +26,13 @@ from projections.search import Search
 
 B = TypeVar("B", bound=BaseModel)
 Clock: TypeAlias = Callable[[], datetime]
+
+
+class Read(Protocol):
+    """Opens a view of the tables: as they are, or as they were at a moment."""
+
+    def __call__(self, moment: Moment = NOW) -> AbstractContextManager[Snapshot]: ...
+
 
 JSON: Final = "application/json"
 
@@ -44,7 +51,7 @@ class Services:
     ledger: Ledger
     issuance: IssuanceCycle
     lists: RevocationLists
-    read: Callable[[], AbstractContextManager[Snapshot]]
+    read: Read
     clock: Clock
     version: str
     bad_credentials: Throttle
@@ -87,6 +94,23 @@ class Asked:
         if not isinstance(value, UUID):
             raise TypeError(f"{name} is no id")
         return value
+
+    @property
+    def moment(self) -> Moment:
+        """Of when the answer is to be."""
+        if not isinstance(self.query, AsOf):
+            return NOW
+        return Moment(self.query.as_of, self.query.as_of_position)
+
+    def read(self, position: int | None = None) -> AbstractContextManager[Snapshot]:
+        """Open a view of the moment asked for.
+
+        `position`: where the first page found a past to stand; the others stand there too.
+        """
+        moment = self.moment
+        if moment.past and position is not None:
+            moment = replace(moment, position=position)
+        return self.services.read(moment)
 
     def text(self, name: str) -> str:
         """A serial or an accessor of the path."""

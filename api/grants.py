@@ -8,12 +8,12 @@ from pydantic_core import PydanticCustomError
 from api.operation import ADMIN, APPROVER, EITHER, READERS, Operation
 from api.scopes import SCOPE_EXAMPLE, Resource, Scope, ScopeOrNone
 from api.wire import (
+    AsOf,
     Digest,
     GrantStatus,
     Id,
     Nothing,
-    Page,
-    Query,
+    PastPage,
     Reasoned,
     SubjectUser,
     Time,
@@ -109,7 +109,7 @@ class Grants(Wire):
     next: str | None
 
 
-class GrantFilter(Page):
+class GrantFilter(PastPage):
     """Which grants to list; `status` is the effective one."""
 
     status: GrantStatus | None = None
@@ -142,7 +142,9 @@ class History(Wire):
     """All events of a grant, oldest first."""
 
     items: list[HistoryEntry]
-    status: Annotated[GrantStatus, Field(description="The effective status now.")]
+    status: Annotated[
+        GrantStatus, Field(description="The effective status at the moment asked for.")
+    ]
 
 
 _PATH: Final = "/v1/grants/{grant_id}"
@@ -217,6 +219,7 @@ ROWS: Final = (
         summary="Show a grant",
         roles=READERS,
         versioned=True,
+        query=AsOf,
         out=Grant,
     ),
     _command(
@@ -305,7 +308,7 @@ ROWS: Final = (
         summary="All events of a grant, oldest first",
         roles=READERS,
         versioned=True,
-        query=Query,
+        query=AsOf,
         out=History,
     ),
 )

@@ -249,6 +249,7 @@ def _general(row: Operation) -> set[str]:
             {"idempotency-in-flight", "idempotency-key-reused"},
         ),
         (row.conditional, {"stale"}),
+        (row.of_a_moment, {"as-of", "catching-up"}),
         (row.out is not None and "next" in row.out.model_fields, {"cursor"}),
     )
     return {code for applies, codes in asked if applies for code in codes}

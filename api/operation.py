@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ValidationError
 
-from api.wire import Role
+from api.wire import AsOf, Role
 
 READERS: Final[frozenset[Role]] = frozenset({"admin", "approver", "auditor"})
 """SPEC §8: admin, approver and auditor may read everything."""
@@ -76,6 +76,11 @@ class Operation:
         except ValidationError:
             return True
         return False
+
+    @property
+    def of_a_moment(self) -> bool:
+        """Whether it shows a state, so that `as_of` and `as_of_position` are understood."""
+        return self.query is not None and issubclass(self.query, AsOf)
 
     @property
     def rehearsable(self) -> bool:

@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from api.operation import EITHER, READERS, Operation
-from api.wire import Id, Listed, Nothing, Page, Role, Seconds, Time, Truth, Wire
+from api.wire import AsOf, Id, Listed, Nothing, PastPage, Role, Seconds, Time, Truth, Wire
 
 _Roles = Annotated[
     list[Role],
@@ -51,7 +51,7 @@ class Operators(Wire):
     next: str | None
 
 
-class OperatorFilter(Page):
+class OperatorFilter(PastPage):
     """Which operators to list."""
 
     role: Role | None = None
@@ -76,7 +76,7 @@ class Credentials(Wire):
     next: str | None
 
 
-class CredentialFilter(Page):
+class CredentialFilter(PastPage):
     """Which credentials of one operator to list."""
 
     live: Annotated[
@@ -128,6 +128,7 @@ ROWS: Final = (
         summary="Show an operator",
         roles=READERS,
         versioned=True,
+        query=AsOf,
         out=Operator,
     ),
     Operation(

@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 from pydantic import Field, StringConstraints
 
 from api.operation import ADMIN, READERS, Operation
-from api.wire import Id, Nothing, Page, Reasoned, Text, Time, Wire
+from api.wire import AsOf, Id, Nothing, PastPage, Reasoned, Text, Time, Wire
 
 PeerState: TypeAlias = Literal["pending", "active", "suspended", "revoked"]
 PeerName = Annotated[
@@ -71,7 +71,7 @@ class Peers(Wire):
     next: str | None
 
 
-class PeerFilter(Page):
+class PeerFilter(PastPage):
     """Which peers to list."""
 
     state: PeerState | None = None
@@ -112,6 +112,7 @@ ROWS: Final = (
         summary="Show a peer",
         roles=READERS,
         versioned=True,
+        query=AsOf,
         out=Peer,
     ),
     Operation(

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from api.operation import APPROVER, READERS, Operation
-from api.wire import Nothing, Seconds, Time, Whole, Wire, one_given
+from api.wire import AsOf, Nothing, Seconds, Time, Whole, Wire, one_given
 
 
 class Policy(Wire):
@@ -60,6 +60,7 @@ ROWS: Final = (
         summary="Show the policy",
         roles=READERS | {"operator"},
         versioned=True,
+        query=AsOf,
         out=Policy,
     ),
     Operation(

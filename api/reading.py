@@ -1,23 +1,61 @@
-"""One consistent view of the tables, for the length of one answer. It writes nothing."""
+"""One consistent view of the tables, as they are or as they were, for the length of one answer.
+
+It writes nothing. The past is read with the SELECTs of the present: the schema `as_of` has views of
+the tables' names that show the rows of one position (`migrations/sql/0003_history.sql`).
+"""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 from psycopg import Connection, IsolationLevel
 
+from api.problems import Issue
 from ledger.database import Pool, conninfo
+from ledger.errors import InvalidError
+from projections.registry import HISTORY
 
 _SESSION: Final = "-c statement_timeout=10s -c timezone=UTC -c default_transaction_read_only=on"
 # Here and not through `Record`: position and rows must be of one transaction.
 _HEAD: Final = "SELECT size FROM ledger_head"
+_RESOLVE: Final = """
+SELECT h.size, coalesce((SELECT position FROM projection_progress WHERE name = %(history)s), 0),
+       coalesce(%(position)s::int8,
+                (SELECT e.position FROM ledger_events e WHERE e.recorded_at <= %(time)s
+                 ORDER BY e.recorded_at DESC, e.position DESC LIMIT 1),
+                0),
+       coalesce(%(time)s::timestamptz,
+                (SELECT e.recorded_at FROM ledger_events e WHERE e.position = %(position)s::int8))
+FROM ledger_head h"""
+_GO_BACK: Final = """SELECT set_config('search_path', 'as_of, ' || current_setting('search_path'), true),
+    set_config('fedledger.position', %s, true)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Of when a view is: the present; or a time, and all that was recorded by then; or a position,
+    at the time it was recorded. With both, what stood at the position, judged at the time."""
+
+    time: datetime | None = None
+    position: int | None = None
+
+    @property
+    def past(self) -> bool:
+        """Whether it is not the present."""
+        return self.time is not None or self.position is not None
+
+
+NOW: Final = Moment()
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A read-only transaction. `position`: the ledger's in it; `at`: the clock's time."""
+    """A read-only transaction. `position`: of the ledger in it; `at`: the time to judge by.
+
+    Of the past, both are of the moment asked for.
+    """
 
     connection: Connection[Any]
     position: int
@@ -33,8 +71,11 @@ class Reader:
         *,
         size: int,
         clock: Callable[[], datetime],
+        reach: Callable[[str, int], None],
     ) -> None:
+        """`reach` returns once what is followed under a name holds all up to a position."""
         self._clock = clock
+        self._reach = reach
         self._pool = Pool(
             conninfo(dsn, options=_SESSION),
             min_size=1,
@@ -47,11 +88,42 @@ class Reader:
         )
 
     @contextmanager
-    def snapshot(self) -> Iterator[Snapshot]:
-        """A view in which position and tables belong together."""
-        with self._pool.connection() as connection, connection.transaction():
-            row = connection.execute(_HEAD).fetchone()
-            yield Snapshot(connection, row[0] if row else 0, self._clock())
+    def snapshot(self, moment: Moment = NOW) -> Iterator[Snapshot]:
+        """A view in which position and tables belong together.
+
+        Raises:
+            InvalidError: `as-of`, the moment lies in the future.
+            UnavailableError: `catching-up`, the past is not told that far yet.
+        """
+        with ExitStack() as stack:
+            if not moment.past:
+                connection = self._begin(stack)
+                row = connection.execute(_HEAD).fetchone()
+                yield Snapshot(connection, row[0] if row else 0, self._clock())
+                return
+            if moment.time is not None and moment.time > self._clock():
+                raise _in_the_future("as_of")
+            yield self._back_then(stack, moment)
+
+    def _back_then(self, stack: ExitStack, moment: Moment) -> Snapshot:
+        wanted = {"history": HISTORY, "time": moment.time, "position": moment.position}
+        while True:
+            connection = self._begin(stack)
+            row = connection.execute(_RESOLVE, wanted).fetchone()
+            size, told, position, at = row or (0, 0, 0, moment.time)
+            if position > size or at is None:
+                raise _in_the_future("as_of_position")
+            if told >= position:
+                connection.execute(_GO_BACK, [str(position)])
+                return Snapshot(connection, position, at)
+            # A transaction sees what was there when it began: wait outside of it.
+            stack.close()
+            self._reach(HISTORY, position)
+
+    def _begin(self, stack: ExitStack) -> Connection[Any]:
+        connection = stack.enter_context(self._pool.connection())
+        stack.enter_context(connection.transaction())
+        return connection
 
     @contextmanager
     def view(self) -> Iterator[Connection[Any]]:
@@ -78,3 +150,11 @@ class Reader:
 def _isolate(connection: Connection[Any]) -> None:
     # Of the transactions of `snapshot`: what is read in one belongs together.
     connection.isolation_level = IsolationLevel.REPEATABLE_READ
+
+
+def _in_the_future(parameter: str) -> InvalidError:
+    return InvalidError(
+        "that moment has not been yet",
+        code="as-of",
+        issues=(Issue("must not lie behind the present", parameter=parameter),),
+    )

@@ -8,7 +8,7 @@ an integer written `100.0` and any RFC 3339 time, which we always write as 27 ch
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, Final, Literal, Self, TypeAlias, TypeVar
 from uuid import UUID
 
 from pydantic import (
@@ -20,6 +20,7 @@ from pydantic import (
     PlainSerializer,
     StringConstraints,
     WithJsonSchema,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
@@ -215,11 +216,34 @@ class Query(Wire):
     """Base of what may stand after the question mark."""
 
 
+class AsOf(Query):
+    """Of what moment a state is asked for: the present, when neither is given."""
+
+    as_of: Annotated[
+        Time | None,
+        Field(description="The state as it was at this time, of everything recorded by then."),
+    ] = None
+    as_of_position: Annotated[
+        Position | None,
+        Field(description="The state as it was when this position was recorded."),
+    ] = None
+
+    @model_validator(mode="after")
+    def _one_moment(self) -> Self:
+        if self.as_of is not None and self.as_of_position is not None:
+            raise PydanticCustomError("moments", "must name as_of or as_of_position, not both")
+        return self
+
+
 class Page(Query):
     """The two parameters every list has."""
 
     limit: Limit = 50
     cursor: Cursor | None = None
+
+
+class PastPage(Page, AsOf):
+    """The parameters of every list of a state."""
 
 
 class Nothing(Wire):

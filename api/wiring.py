@@ -158,8 +158,8 @@ def compose(
     """Put the parts together on a database that is initialised and up to date."""
     metrics = Metrics()
     ledger = open_ledger(dsn, clock, pool_size=settings.threads, observer=metrics)
-    reader = Reader(dsn, size=settings.threads, clock=clock)
     follower = Follower(dsn, FOLLOWED)
+    reader = Reader(dsn, size=settings.threads, clock=clock, reach=follower.reach)
     signers = Adopted(reader.glance, partial(authorities.usable, settings.home))
     issuance = IssuanceCycle(ledger, signers, reader.glance)
     lists = RevocationLists(ledger, signers, reader.glance)

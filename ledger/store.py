@@ -256,6 +256,19 @@ class Store(Application[UUID]):
             return None
         return cast(S, found)
 
+    def load_at(self, kind: type[S], stream_id: UUID, position: int) -> S | None:
+        """Fold what a stream held at a position of the ledger; None when there was none then."""
+        fold = self.folds[kind]
+        state: S | None = None
+        version = 0
+        while found := self.record.stream(stream_id, after_version=version):
+            for one in found:
+                if one.position > position or one.stream_type != fold.stream_type:
+                    return state
+                state = fold.evolve(state, one.event)
+            version = found[-1].version
+        return state
+
     # ---- how the library is put together: no environment, no tables of its own ---------------
 
     def construct_env(self, name: str, env: EnvType | None = None) -> Environment:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-import orjson
 import psycopg
 from psycopg import sql
 
@@ -19,7 +18,9 @@ from ledger.database import conninfo
 from ledger.events import Event
 from ledger.folds import FOLDS
 from ledger.reading import Fold
+from projections.comparing import comparable
 from projections.registry import INLINE
+from projections.verify_history import HistoryAudit
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +57,14 @@ def check_ledger(
         connection.execute("SET LOCAL timezone = 'UTC'")
         audit = Audit()
         states = _States(folds, audit)
+        past = HistoryAudit(connection, inline)
         for event in audit.events(connection):
-            states.fold(event)
+            if states.fold(event):
+                past.tell(event, audit.frontier.size)
         audit.finish(connection)
         for table in inline:
             _compare(connection, table, states.of(table.state), audit)
+        past.compare(connection, audit.frontier.size, audit.complain)
     return Report(audit.frontier.size, audit.frontier.root(), tuple(audit.violations))
 
 
@@ -91,7 +95,8 @@ class _States:
         self._states: dict[type, dict[UUID, Any]] = {kind: {} for kind in folds}
         self._audit = audit
 
-    def fold(self, event: Event) -> None:
+    def fold(self, event: Event) -> bool:
+        """Whether it could be folded; if not, that is a violation."""
         kind, fold = self._folds[event.data.STREAM]
         states, stream_id = self._states[kind], event.originator_id
         try:
@@ -101,6 +106,8 @@ class _States:
                 f"stream {stream_id} version {event.originator_version}",
                 f"does not fold: {type(error).__name__}",
             )
+            return False
+        return True
 
     def of(self, kind: type) -> Sequence[Any]:
         return list(self._states.get(kind, {}).values())
@@ -116,13 +123,13 @@ def _compare(
     expected: dict[tuple[object, ...], tuple[object, ...]] = {}
     for state in states:
         for row in table.rows(state):
-            values = _comparable(table, row)
+            values = comparable(table, row)
             expected[tuple(values[index] for index in key)] = values
     query = sql.SQL("SELECT {} FROM {}").format(
         sql.SQL(", ").join(map(sql.Identifier, table.names)), sql.Identifier(table.table)
     )
     for row in rows(connection, query.as_string(connection)):
-        values = _comparable(table, row, stored=True)
+        values = comparable(table, row, stored=True)
         name = tuple(values[index] for index in key)
         wanted = expected.pop(name, None)
         if wanted != values:
@@ -130,22 +137,3 @@ def _compare(
             audit.complain(f"{table.table} {name}", what)
     for name in expected:
         audit.complain(f"{table.table} {name}", "is missing")
-
-
-def _comparable(
-    table: InlineProjection, row: Sequence[object], *, stored: bool = False
-) -> tuple[object, ...]:
-    """A row's values as they compare: JSON by meaning, ids as text, the rest as it is."""
-    return tuple(
-        _value(kind, value, stored) for (_, kind), value in zip(table.columns, row, strict=True)
-    )
-
-
-def _value(kind: str, value: object, stored: bool) -> object:
-    if value is None:
-        return None
-    if kind == "jsonb":
-        # The database gives it parsed, a projection as canonical text.
-        parsed = value if stored else orjson.loads(str(value))
-        return orjson.dumps(parsed, option=orjson.OPT_SORT_KEYS)
-    return str(value) if kind == "uuid" else value

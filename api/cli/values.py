@@ -34,22 +34,23 @@ class Duration(click.ParamType[int]):
 
 
 class Moment(click.ParamType[str]):
-    """An RFC 3339 time, or one from now on: `+30d`."""
+    """An RFC 3339 time, or one as far from now: `+30d`, `-12h`."""
 
     name = "time"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return an RFC 3339 time; a written one goes to the ledger as it is."""
         text = str(value)
-        ahead = _seconds(text[1:]) if text.startswith("+") else None
+        ahead = _seconds(text[1:]) if text.startswith(("+", "-")) else None
         if ahead is None:
             if not re.match(r"\d{4}-", text):
-                self.fail("give an RFC 3339 time (2026-12-31T00:00:00Z) or +30d")
+                self.fail("give an RFC 3339 time (2026-12-31T00:00:00Z), +30d or -12h")
             return text
+        way = -1 if text.startswith("-") else 1
         try:
-            moment = datetime.fromtimestamp(time.time(), UTC) + timedelta(seconds=ahead)
+            moment = datetime.fromtimestamp(time.time(), UTC) + timedelta(seconds=way * ahead)
         except OverflowError:
-            self.fail("that is too far ahead")
+            self.fail("that is too far away")
         return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 

@@ -203,7 +203,7 @@ def _resolved(member: _Schema, schema: _Schema) -> _Schema:
 def _option(name: str, member: _Schema, *, required: bool) -> click.Option:
     text = str(member.get("description") or name.replace("_", " ").capitalize() + ".")
     if member.get("format") == "date-time":
-        text += " A time as 2026-12-31T00:00:00Z, or +30d from now."
+        text += " A time as 2026-12-31T00:00:00Z, or as far from now: +30d, -12h."
     flag = f"--{name.replace('_', '-')}"
     if member.get("type") == "boolean":
         return click.Option([f"{flag}/--no-{flag[2:]}"], default=None, required=required, help=text)

@@ -12,7 +12,7 @@ from api import certificates as wire
 from api.exchange import Answer, Asked, Handler, rehearsed
 from api.handlers.views import command, page, pem
 from api.reading import Snapshot
-from api.wire import Page, parse_serial
+from api.wire import PastPage, parse_serial
 from ledger.errors import NotFoundError
 from ledger.events import POLICY_ID, CertificateRevoked
 from ledger.grant_state import Grant, Issuance, Revocation
@@ -20,12 +20,13 @@ from ledger.grant_status import effective_status
 from ledger.issuance import revocation_of
 from ledger.peers import Peer
 from ledger.policy import DEFAULT, Policy
+from ledger.reading import Load
 from projections import authorities, certificates, grants
 
 
 def of_grant(asked: Asked) -> Answer:
     grant_id = asked.id("grant_id")
-    with asked.services.read() as snapshot:
+    with asked.read() as snapshot:
         if grants.by_id(snapshot.connection, grant_id, snapshot.at) is None:
             raise NotFoundError("nothing has this id")
     return _page(asked, asked.query_as(wire.GrantCertificateFilter), grant_id=grant_id)
@@ -38,7 +39,7 @@ def list_(asked: Asked) -> Answer:
 def _page(asked: Asked, query: wire.GrantCertificateFilter, **more: Any) -> Answer:
     # Member by member: `model_dump` would write moments as text.
     named = {name: getattr(query, name) for name in type(query).model_fields}
-    filters = {name: value for name, value in named.items() if name not in Page.model_fields}
+    filters = {name: value for name, value in named.items() if name not in PastPage.model_fields}
     return page(
         asked,
         query,
@@ -56,12 +57,12 @@ def _page(asked: Asked, query: wire.GrantCertificateFilter, **more: Any) -> Answ
 
 
 def show(asked: Asked) -> Answer:
-    with asked.services.read() as snapshot:
+    with asked.read() as snapshot:
         return Answer(_shown(_row(asked, snapshot)), position=snapshot.position)
 
 
 def roots(asked: Asked) -> Answer:
-    with asked.services.read() as snapshot:
+    with asked.read() as snapshot:
         chains = [row.chain for row in authorities.everything(snapshot.connection)]
     ends = dict.fromkeys(chain[-1] for chain in chains)
     return Answer(data="".join(map(pem, ends)).encode(), media="application/x-pem-file")
@@ -94,16 +95,16 @@ def _shown(row: certificates.CertificateRow) -> wire.Certificate:
 
 def status(asked: Asked) -> Answer:
     """Decided from the folded streams, not from the table that found the grant."""
-    with asked.services.read() as snapshot:
-        grant_id, position = _row(asked, snapshot).grant_id, snapshot.position
-    ledger, at = asked.services.ledger, asked.services.clock()
-    grant = ledger.load(Grant, grant_id)
-    peer = ledger.load(Peer, grant.peer_id) if grant else None
+    with asked.read() as snapshot:
+        grant_id, position, at = _row(asked, snapshot).grant_id, snapshot.position, snapshot.at
+    load = _folding(asked, position)
+    grant = load(Grant, grant_id)
+    peer = load(Peer, grant.peer_id) if grant else None
     issuance = grant.issuance_of(asked.text("serial")) if grant else None
     if grant is None or peer is None or issuance is None:
         raise NotFoundError("nothing has this serial")
     revocation = revocation_of(issuance, grant, peer, at)
-    policy = ledger.load(Policy, POLICY_ID) or DEFAULT
+    policy = load(Policy, POLICY_ID) or DEFAULT
     value = wire.CertificateStatus(
         serial=issuance.serial,
         grant_id=grant.id,
@@ -117,6 +118,14 @@ def status(asked: Asked) -> Answer:
     return Answer(value, position=position)
 
 
+def _folding(asked: Asked, position: int) -> Load:
+    """How streams are folded: as they are, or up to the position of the moment asked for."""
+    ledger = asked.services.ledger
+    if not asked.moment.past:
+        return ledger.load
+    return lambda kind, stream_id: ledger.load_at(kind, stream_id, position)
+
+
 def _status(issuance: Issuance, revocation: Revocation | None, at: datetime) -> wire.Standing:
     if revocation is not None:
         return "on-hold" if revocation.reason == "certificateHold" else "revoked"
@@ -128,7 +137,7 @@ def _status(issuance: Issuance, revocation: Revocation | None, at: datetime) -> 
 def revoke(asked: Asked) -> Answer:
     body = asked.body_as(wire.RevokeCertificate)
     serial = asked.text("serial")
-    with asked.services.read() as snapshot:
+    with asked.read() as snapshot:
         grant_id = _row(asked, snapshot).grant_id
     recorded = asked.services.ledger.revoke_certificate(
         asked.call, grant_id, serial, body.revocation_reason, body.detail or body.reason
@@ -140,7 +149,7 @@ def revoke(asked: Asked) -> Answer:
 def revoke_many(asked: Asked) -> Answer:
     body = asked.body_as(wire.RevokeCertificates)
     chosen: dict[str, Any] = body.chosen()
-    with asked.services.read() as snapshot:
+    with asked.read() as snapshot:
         found = certificates.revocable(
             snapshot.connection,
             snapshot.at,

@@ -40,7 +40,7 @@ def issue(asked: Asked) -> Answer:
 
 def cancel(asked: Asked) -> Answer:
     accessor = asked.text("accessor")
-    with asked.services.read() as snapshot:
+    with asked.read() as snapshot:
         row = tokens.by_accessor(snapshot.connection, accessor)
     if row is None:
         raise NotFoundError("nothing has this id")

@@ -61,7 +61,7 @@ def list_(asked: Asked) -> Answer:
 
 
 def show(asked: Asked) -> Answer:
-    with asked.services.read() as snapshot:
+    with asked.read() as snapshot:
         row = grants.by_id(snapshot.connection, asked.id("grant_id"), snapshot.at)
         value = shown(wire.Grant, row)
         return Answer(value, version=value.version, position=snapshot.position)

@@ -37,7 +37,7 @@ def show(asked: Asked) -> Answer:
     ledger, at = asked.services.ledger, asked.services.clock()
     head = ledger.record.head()
     identity = ledger.load(Identity, LEDGER_ID)
-    with asked.services.read() as snapshot:
+    with asked.read() as snapshot:
         open_alarms = alarms.count_open(snapshot.connection)
         waiting = certificates.open_since(snapshot.connection, at)
         issuers = authorities.everything(snapshot.connection)

@@ -28,15 +28,16 @@ _OF_THE_PEER: Final = frozenset({"peer.suspended.v1", "peer.resumed.v1", "peer.r
 
 def history(asked: Asked) -> Answer:
     ledger, grant_id = asked.services.ledger, asked.id("grant_id")
-    position = ledger.record.head().size
-    grant = ledger.load(Grant, grant_id)
+    with asked.read() as snapshot:
+        position, at = snapshot.position, snapshot.at
+    grant = ledger.load_at(Grant, grant_id, position)
     if grant is None:
         raise NotFoundError("nothing has this id")
     story = _Story(ledger.record, grant_id, grant.peer_id, position)
     items = list(story.entries())
     asked.services.readings.note(asked.call, asked.operation.name, asked.query, len(items))
     return Answer(
-        wire.History(items=items, status=story.status(asked.services.clock())),
+        wire.History(items=items, status=story.status(at)),
         version=grant.version,
         position=position,
     )

@@ -42,7 +42,7 @@ def list_(asked: Asked) -> Answer:
 
 
 def show(asked: Asked) -> Answer:
-    with asked.services.read() as snapshot:
+    with asked.read() as snapshot:
         value = shown(wire.Operator, operators.by_id(snapshot.connection, asked.id("operator_id")))
         return Answer(value, version=value.version, position=snapshot.position)
 
@@ -64,7 +64,7 @@ def disable(asked: Asked) -> Answer:
 
 def credentials(asked: Asked) -> Answer:
     query, operator_id = asked.query_as(wire.CredentialFilter), asked.id("operator_id")
-    with asked.services.read() as snapshot:
+    with asked.read() as snapshot:
         if operators.by_id(snapshot.connection, operator_id) is None:
             raise NotFoundError("nothing has this id")
     return page(
@@ -117,7 +117,7 @@ def revoke_credential(asked: Asked) -> Answer:
 
 def _holders(asked: Asked) -> Callable[[str], list[UUID]]:
     def find(role: str) -> list[UUID]:
-        with asked.services.read() as snapshot:
+        with asked.read() as snapshot:
             return [row.id for row in operators.enabled_with_role(snapshot.connection, role)]
 
     return find

@@ -39,7 +39,7 @@ def list_(asked: Asked) -> Answer:
 
 
 def show(asked: Asked) -> Answer:
-    with asked.services.read() as snapshot:
+    with asked.read() as snapshot:
         value = shown(wire.Peer, peers.by_id(snapshot.connection, asked.id("peer_id")))
         return Answer(value, version=value.version, position=snapshot.position)
 
@@ -68,7 +68,7 @@ def revoke(asked: Asked) -> Answer:
     body = asked.body_as(wire.RevokePeer)
 
     def grants_of(peer_id: UUID) -> list[UUID]:
-        with asked.services.read() as snapshot:
+        with asked.read() as snapshot:
             return grants.live_of_peer(snapshot.connection, peer_id)
 
     recorded = asked.services.ledger.revoke_peer(

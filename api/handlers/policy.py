@@ -10,7 +10,7 @@ from projections import policy
 
 
 def show(asked: Asked) -> Answer:
-    with asked.services.read() as snapshot:
+    with asked.read() as snapshot:
         value = shown(wire.Policy, policy.current(snapshot.connection))
         return Answer(value, version=value.version, position=snapshot.position)
 

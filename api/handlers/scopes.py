@@ -10,7 +10,7 @@ from ledger.scope import ScopeError, parse_scope
 
 def validate(asked: Asked) -> Answer:
     body = asked.body_as(wire.ValidateScope)
-    with asked.services.read() as snapshot:
+    with asked.read() as snapshot:
         position = snapshot.position
     try:
         scope = parse_scope(body.scope)

@@ -56,7 +56,7 @@ def page(
     # Of which list: a list below an object is another one for each object.
     of = " ".join((asked.operation.name, *map(str, asked.path.values())))
     place = cursors.read(of, query)
-    with asked.services.read() as snapshot:
+    with asked.read(place[0] if place else None) as snapshot:
         rows = list(read(snapshot, place[1] if place else None))
         position = snapshot.position
     following = None

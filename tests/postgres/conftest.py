@@ -32,6 +32,7 @@ def place(database: Database, tmp_path: Path) -> Iterator[House]:
     made = house(database, tmp_path)
     try:
         yield made
+        made.parts.follower.follow()  # so that the histories are checked too
     finally:
         made.close()
     report = check_ledger(database.service_dsn)

@@ -11,7 +11,8 @@ from ledger.errors import UnavailableError
 from ledger.record import RecordedEvent
 from projections.follower import APPLICATION, Followed, Follower
 from projections.registry import FOLLOWED, HISTORY
-from support.appending import checked_store, register
+from projections.verify import check_ledger
+from support.appending import assert_right, checked_store, register
 from support.databases import Database
 from support.past import generate
 
@@ -124,3 +125,35 @@ def test_the_histories_of_a_past_are_followed(database: Database, batch: int) ->
     follower.follow()
     assert follower.position(HISTORY) == past.events
     follower.close()
+    assert assert_right(database) == past.events
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ("UPDATE federation_peers_history SET name = 'Somebody Else'", "differs from its events"),
+        ("UPDATE federation_peers_history SET to_position = 4711", "ends elsewhere"),
+        ("DELETE FROM federation_peers_history", "is missing"),
+        (
+            (
+                "INSERT INTO federation_policy_history SELECT gen_random_uuid(), version,"
+                " four_eyes, required_approvals, approval_days, max_grant_days, certificate_ttl,"
+                " token_ttl, changed_at, from_position, to_position FROM federation_policy_history"
+            ),
+            "no event is behind it",
+        ),
+        ("UPDATE projection_progress SET position = 9999", "there are"),
+    ],
+)
+def test_a_history_that_is_not_that_of_the_events_is_told(
+    database: Database, damage: str, said: str
+) -> None:
+    generate(database.owner_dsn, events=150)
+    follower = Follower(database.service_dsn, FOLLOWED)
+    follower.follow()
+    follower.close()
+    with psycopg.connect(database.owner_dsn) as owner:
+        owner.execute(damage.encode())
+    report = check_ledger(database.owner_dsn)
+    assert not report.ok
+    assert said in str(report)
