@@ -32,6 +32,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "policy": ("api.cli.nouns:policy", "The rules that can be set."),
     "audit": ("api.cli.nouns:audit", "The events, as they were recorded."),
     "alarm": ("api.cli.nouns:alarm", "What somebody must look at."),
+    "health": ("api.cli.nouns:health", "How a running service does, seen from anywhere."),
     "database": ("api.cli.database:database", "The database this ledger is kept in."),
 }
 

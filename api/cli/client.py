@@ -10,7 +10,7 @@ import stat
 import time
 import tomllib
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -24,6 +24,7 @@ from api.settings import ClientSettings, Settings, SettingsError, load, load_cli
 ADMIN_TOKEN: Final = "admin.token"  # noqa: S105 - a file's name
 _TIMEOUT: Final = httpx.Timeout(30.0, connect=5.0)  # seconds; above every limit of the server's own
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+_PROBLEM: Final = "application/problem+json"
 _RETRIES: Final = 2
 _RETRIED_STATUS: Final = 503
 _LONGEST_WAIT: Final = 2.0  # seconds; somebody is waiting at a terminal
@@ -234,11 +235,14 @@ class Client:
         body: object = None,
         headers: Mapping[str, str] | None = None,
         key: str | None = None,
+        reports: Sequence[int] = (),
     ) -> Answer:
         """Do one call; `key` is the Idempotency-Key of a POST, a new one by default.
 
+        `reports`: statuses that may come with the document of a success, as for bad health.
+
         Raises:
-            CommandError: any answer but 2xx, or none.
+            CommandError: any other answer but 2xx, or none.
         """
         sent = dict(headers or {})
         if method.upper() == "POST":
@@ -250,7 +254,7 @@ class Client:
         request = self._http.build_request(
             method.upper(), path, params=dict(query or {}), content=content, headers=sent
         )
-        return _answer(self._send(request))
+        return _answer(self._send(request), reports)
 
     def pages(self, path: str, query: Mapping[str, str]) -> Iterator[Any]:
         """Yield the document of each page, following its `next` cursor to the end."""
@@ -305,7 +309,7 @@ def _wait(retry_after: str) -> float:
     return min(float(retry_after), _LONGEST_WAIT) if retry_after.isdecimal() else 0.0
 
 
-def _answer(response: httpx.Response) -> Answer:
+def _answer(response: httpx.Response, reports: Sequence[int]) -> Answer:
     kind = response.headers.get("content-type", "").partition(";")[0].strip()
     document: Any = None
     if kind.endswith("json") and response.content:
@@ -313,7 +317,8 @@ def _answer(response: httpx.Response) -> Answer:
             document = response.json()
         except ValueError as error:
             raise CommandError(Exit.UNREACHABLE, "the answer is not JSON", str(error)) from error
-    if not response.is_success:
+    is_report = response.status_code in reports and kind != _PROBLEM and document is not None
+    if not response.is_success and not is_report:
         problem = document if isinstance(document, Mapping) else {}
         raise from_problem(response.status_code, problem, response.headers.get("x-request-id", ""))
     return Answer(response.status_code, document, response.content, dict(response.headers))

@@ -15,7 +15,7 @@ from api.cli.approval import approval
 from api.cli.audit import about, show_about, tail
 from api.cli.credential import credential
 from api.cli.exits import Exit
-from api.cli.output import note, show_pairs, words
+from api.cli.output import note, show_json, show_pairs, show_table, words
 from api.cli.rotate import rotate
 from api.cli.verbs import Verb
 from api.operations import BY_NAME
@@ -58,6 +58,19 @@ def _show_event(document: Mapping[str, Any]) -> None:
     click.echo("\n".join(timeline.lines([document])))
     told = {name: value for name, value in document.items() if name != "body"}
     show_pairs([(n.replace("_", " "), words(v)) for n, v in told.items()])
+
+
+def _show_health(document: Mapping[str, Any]) -> None:
+    show_pairs([(n.replace("_", " "), words(v)) for n, v in document.items() if n != "checks"])
+    checks = document["checks"].items()
+    show_table(
+        [{"check": name, **one} for name, found in checks for one in found],
+        ("check", "status", "output"),
+    )
+
+
+def _well(document: Mapping[str, Any]) -> int:
+    return Exit.UNREACHABLE if document["status"] in {"fail", "not-ready"} else Exit.OK
 
 
 class _Noun(click.Group):
@@ -177,5 +190,16 @@ alarm = _noun(
     {
         "list": _verb("alarm.list", "id", "kind", "raised_at", "acknowledged_at", "detail"),
         "acknowledge": _verb("alarm.acknowledge"),
+    },
+)
+health = _noun(
+    "health",
+    "How a running service does, seen from anywhere.",
+    {
+        "show": _verb("health.show", show=_show_health, judge=_well),
+        "ready": _verb("health.ready", judge=_well),
+        "live": _verb("health.live"),
+        "metrics": _verb("metrics.show"),
+        "openapi": _verb("openapi.show", show=show_json),
     },
 )

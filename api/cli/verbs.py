@@ -92,6 +92,7 @@ class Verb:
                 body=self._body(given),
                 headers={"If-Match": f'"{given["if_match"]}"'} if "if_match" in given else None,
                 key=given.get("idempotency_key"),
+                reports=self.row.also,
             )
         self._answered(answer, values)
         return self.judge(answer.document) if self.judge else 0

@@ -98,6 +98,31 @@ def test_a_problem_becomes_its_exit_code_with_the_request_id_of_the_header() -> 
     assert (caught.value.exit, caught.value.request_id) == (5, "r-9")
 
 
+@pytest.mark.parametrize(
+    ("kind", "document", "reported"),
+    [
+        ("application/health+json", {"status": "fail"}, True),
+        ("application/problem+json", {"code": "storage-unavailable"}, False),
+        ("text/html", None, False),
+    ],
+)
+def test_a_report_of_bad_health_is_an_answer_and_a_problem_is_none(
+    monkeypatch: pytest.MonkeyPatch, kind: str, document: object, reported: bool
+) -> None:
+    monkeypatch.setattr("api.cli.client._wait", lambda _: 0.0)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(503, json=document, headers={"Content-Type": kind})
+
+    with client(answer) as ledger:
+        if reported:
+            assert ledger.call("GET", "/health", reports=(503,)).document == document
+        else:
+            with pytest.raises(CommandError) as caught:
+                ledger.call("GET", "/health", reports=(503,))
+            assert caught.value.exit is Exit.UNREACHABLE
+
+
 def test_a_gateways_error_page_is_not_parsed() -> None:
     with (
         client(lambda _: httpx.Response(502, html="<h1>Bad gateway</h1>")) as ledger,

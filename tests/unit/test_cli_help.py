@@ -1,5 +1,6 @@
 """Help is there at once: it loads none of the libraries that make commands slow."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from api.cli import COMMANDS, root
+from api.cli.exits import Exit
 
 FEDLEDGER = Path(sys.executable).with_name("fedledger")
+SERVICE = ("falcon", "waitress", "psycopg", "cryptography", "eventsourcing", "structlog")
 HEAVY = (
     "falcon",
     "psycopg",
@@ -36,6 +39,26 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     assert "click" in imported
     assert imported.isdisjoint(HEAVY)
     assert "Usage: fedledger" in seen.stdout + seen.stderr
+
+
+@pytest.mark.parametrize("arguments", [["peer", "list"], ["health", "live"], ["grant", "--help"]])
+def test_a_command_that_calls_a_ledger_loads_nothing_of_the_service(arguments: list[str]) -> None:
+    script = (
+        "import sys; from api.cli import run; code = run(sys.argv[1:]); "
+        f"print([name for name in {SERVICE} if name in sys.modules], code, file=sys.stderr)"
+    )
+    environment = {
+        "PATH": os.environ["PATH"],  # noqa: TID251 -- of a child process, no setting of ours
+        "HOME": "/nonexistent",
+        "FEDLEDGER_URL": "http://127.0.0.1:1",
+        "FEDLEDGER_TOKEN": "flo_x",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        cwd=Path(__file__).parents[2], env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    expected = Exit.OK if arguments[-1] == "--help" else Exit.UNREACHABLE
+    assert done.stderr.splitlines()[-1] == f"[] {int(expected)}", done.stderr
 
 
 def test_every_command_in_the_table_exists_and_is_named_so() -> None:
