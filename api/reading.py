@@ -15,22 +15,12 @@ from psycopg import Connection, IsolationLevel
 from api.problems import Issue
 from ledger.database import Pool, conninfo
 from ledger.errors import InvalidError
-from projections.registry import HISTORY
+from projections import as_of
+from projections.history import HISTORY
 
 _SESSION: Final = "-c statement_timeout=10s -c timezone=UTC -c default_transaction_read_only=on"
 # Here and not through `Record`: position and rows must be of one transaction.
 _HEAD: Final = "SELECT size FROM ledger_head"
-_RESOLVE: Final = """
-SELECT h.size, coalesce((SELECT position FROM projection_progress WHERE name = %(history)s), 0),
-       coalesce(%(position)s::int8,
-                (SELECT e.position FROM ledger_events e WHERE e.recorded_at <= %(time)s
-                 ORDER BY e.recorded_at DESC, e.position DESC LIMIT 1),
-                0),
-       coalesce(%(time)s::timestamptz,
-                (SELECT e.recorded_at FROM ledger_events e WHERE e.position = %(position)s::int8))
-FROM ledger_head h"""
-_GO_BACK: Final = """SELECT set_config('search_path', 'as_of, ' || current_setting('search_path'), true),
-    set_config('fedledger.position', %s, true)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,19 +96,17 @@ class Reader:
             yield self._back_then(stack, moment)
 
     def _back_then(self, stack: ExitStack, moment: Moment) -> Snapshot:
-        wanted = {"history": HISTORY, "time": moment.time, "position": moment.position}
         while True:
             connection = self._begin(stack)
-            row = connection.execute(_RESOLVE, wanted).fetchone()
-            size, told, position, at = row or (0, 0, 0, moment.time)
-            if position > size or at is None:
+            found = as_of.resolve(connection, moment.time, moment.position)
+            if found.position > found.size or found.at is None:
                 raise _in_the_future("as_of_position")
-            if told >= position:
-                connection.execute(_GO_BACK, [str(position)])
-                return Snapshot(connection, position, at)
+            if found.told >= found.position:
+                as_of.go_back(connection, found.position)
+                return Snapshot(connection, found.position, found.at)
             # A transaction sees what was there when it began: wait outside of it.
             stack.close()
-            self._reach(HISTORY, position)
+            self._reach(HISTORY, found.position)
 
     def _begin(self, stack: ExitStack) -> Connection[Any]:
         connection = stack.enter_context(self._pool.connection())

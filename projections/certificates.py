@@ -131,6 +131,7 @@ SELECT c.serial, c.grant_id, c.issuance_id, c.state, c.kind, c.generation, c.acc
 FROM federation_certificates c
 """)
 _BY_SERIAL: Final = _SELECT + sql.SQL("WHERE c.serial = %s")
+_BY_SERIALS: Final = _SELECT + sql.SQL("WHERE c.serial = ANY(%s)")
 _BY_TBS: Final = _SELECT + sql.SQL("WHERE c.tbs_sha256 = %s")
 _BY_KEY: Final = _SELECT + sql.SQL("WHERE c.key_digest = %s ORDER BY c.authorized_at, c.serial")
 _OPEN: Final = _SELECT + sql.SQL(
@@ -195,6 +196,12 @@ def by_serial(connection: Connection[Any], serial: str) -> CertificateRow | None
     """The certificate of a serial (32 lower-case hex), None if we never authorized it."""
     with connection.cursor(row_factory=class_row(CertificateRow)) as cursor:
         return cursor.execute(_BY_SERIAL, [serial]).fetchone()
+
+
+def by_serials(connection: Connection[Any], serials: Sequence[str]) -> list[CertificateRow]:
+    """The certificates of these serials, in no order."""
+    with connection.cursor(row_factory=class_row(CertificateRow)) as cursor:
+        return cursor.execute(_BY_SERIALS, [serials]).fetchall()
 
 
 def by_tbs_sha256(connection: Connection[Any], digest: str) -> CertificateRow | None:

@@ -5,7 +5,7 @@ A row keeps the *stored* status; what holds now also depends on the clock, the p
 counts need it on many rows; a test holds the two equal. Commands decide from streams, not here.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -134,6 +134,7 @@ SELECT g.id, g.version, g.peer_id, p.name AS peer_name, g.subject_user_id, """)
     + _FROM
 )
 _BY_ID: Final = _SELECT + sql.SQL("WHERE g.id = %(id)s")
+_BY_IDS: Final = _SELECT + sql.SQL("WHERE g.id = ANY(%(ids)s)")
 _PAGE: Final = sql.SQL("WHERE {conditions} ORDER BY g.proposed_at DESC, g.id DESC LIMIT %(limit)s")
 # The row before the page is looked up first, so that the index alone finds the place.
 _AFTER: Final = sql.SQL(
@@ -172,6 +173,12 @@ def by_id(connection: Connection[Any], grant_id: UUID, at: datetime) -> GrantRow
     """The grant of this id with its effective status at `at`, None if there is none."""
     with connection.cursor(row_factory=class_row(GrantRow)) as cursor:
         return cursor.execute(_BY_ID, {"id": grant_id, "at": at}).fetchone()
+
+
+def by_ids(connection: Connection[Any], ids: Sequence[UUID], at: datetime) -> list[GrantRow]:
+    """The grants of these ids with their effective statuses at `at`, in no order."""
+    with connection.cursor(row_factory=class_row(GrantRow)) as cursor:
+        return cursor.execute(_BY_IDS, {"ids": ids, "at": at}).fetchall()
 
 
 _FILTERS: Final[Mapping[str, sql.SQL | sql.Composed]] = {

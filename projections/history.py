@@ -20,6 +20,8 @@ from ledger.mapper import read_event
 from ledger.reading import Fold
 from ledger.record import RecordedEvent
 
+HISTORY: Final = "history"
+"""The name under which the histories of all tables are followed together."""
 NO_END: Final = 2**63 - 1
 """`to_position` of a row that still holds."""
 _REMEMBERED: Final = 5000  # streams; some ten thousand bytes each

@@ -3,7 +3,7 @@
 It decides nothing: commands fold the peer's stream.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -78,6 +78,7 @@ SELECT id, version, name, base_url, state::text, verification, registered_at, ac
 FROM federation_peers
 """)
 _BY_ID: Final = _SELECT + sql.SQL("WHERE id = %s")
+_BY_IDS: Final = _SELECT + sql.SQL("WHERE id = ANY(%s)")
 # Names are unique case-folded and ASCII (SPEC §2), so lower() folds as the claim does.
 _BY_NAME: Final = _SELECT + sql.SQL("WHERE lower(name) = lower(%s)")
 _PAGE: Final = sql.SQL("WHERE {conditions} ORDER BY lower(name) LIMIT %(limit)s")
@@ -90,6 +91,12 @@ def by_id(connection: Connection[Any], peer_id: UUID) -> PeerRow | None:
     """The peer of this id, None if there is none."""
     with connection.cursor(row_factory=class_row(PeerRow)) as cursor:
         return cursor.execute(_BY_ID, [peer_id]).fetchone()
+
+
+def by_ids(connection: Connection[Any], ids: Sequence[UUID]) -> list[PeerRow]:
+    """The peers of these ids, in no order."""
+    with connection.cursor(row_factory=class_row(PeerRow)) as cursor:
+        return cursor.execute(_BY_IDS, [ids]).fetchall()
 
 
 def by_name(connection: Connection[Any], name: str) -> PeerRow | None:

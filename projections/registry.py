@@ -15,7 +15,7 @@ from projections import (
     tokens,
 )
 from projections.follower import Followed
-from projections.history import Histories, HistoryWriter
+from projections.history import HISTORY, Histories, HistoryWriter
 
 INLINE: Final[tuple[InlineProjection, ...]] = (
     alarms.PROJECTION,
@@ -30,9 +30,6 @@ INLINE: Final[tuple[InlineProjection, ...]] = (
     tokens.PROJECTION,
 )
 """Every table whose rows travel with the append that changes them."""
-
-HISTORY: Final = "history"
-"""The name under which the histories of all those tables are followed."""
 
 FOLLOWED: Final[tuple[Followed, ...]] = (
     Followed(HISTORY, lambda: HistoryWriter(Histories(INLINE))),

@@ -15,8 +15,7 @@ from ledger.appends import InlineProjection
 from ledger.audit import rows
 from ledger.events import Event
 from projections.comparing import comparable
-from projections.history import NO_END, Histories, Story, history_of
-from projections.registry import HISTORY
+from projections.history import HISTORY, NO_END, Histories, Story, history_of
 
 _POSITION: Final = "SELECT position FROM projection_progress WHERE name = %s"
 _ROWS: Final = sql.SQL("SELECT {columns} FROM {table}")

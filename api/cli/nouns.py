@@ -14,6 +14,7 @@ from api.cli import timeline
 from api.cli.approval import approval
 from api.cli.audit import about, show_about, tail
 from api.cli.credential import credential
+from api.cli.differences import show_diff
 from api.cli.exits import Exit
 from api.cli.output import note, show_json, show_pairs, show_table, words
 from api.cli.rotate import rotate
@@ -179,6 +180,7 @@ audit = _noun(
     "The events, as they were recorded.",
     {
         "list": _verb("event.list", show=_tell),
+        "diff": _verb("diff.list", show=show_diff),
         "show": _verb("event.show", show=_show_event),
         "about": about(_verb("about.show", show=show_about)),
         "tail": tail,

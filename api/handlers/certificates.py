@@ -51,14 +51,14 @@ def _page(asked: Asked, query: wire.GrantCertificateFilter, **more: Any) -> Answ
         ),
         key=lambda row: row.serial,
         shape=lambda rows, following: wire.Certificates(
-            items=[_shown(row) for row in rows], next=following
+            items=[shown(row) for row in rows], next=following
         ),
     )
 
 
 def show(asked: Asked) -> Answer:
     with asked.read() as snapshot:
-        return Answer(_shown(_row(asked, snapshot)), position=snapshot.position)
+        return Answer(shown(_row(asked, snapshot)), position=snapshot.position)
 
 
 def roots(asked: Asked) -> Answer:
@@ -84,7 +84,8 @@ def _row(asked: Asked, snapshot: Snapshot) -> certificates.CertificateRow:
     return row
 
 
-def _shown(row: certificates.CertificateRow) -> wire.Certificate:
+def shown(row: certificates.CertificateRow) -> wire.Certificate:
+    """A row as a wire model."""
     fields = {
         name: getattr(row, name) for name in wire.Certificate.model_fields if hasattr(row, name)
     }
@@ -183,7 +184,7 @@ def revoke_many(asked: Asked) -> Answer:
 
 def _of_state(grant: Grant, serial: str) -> wire.Certificate:
     found = (certificates.CertificateRow(*row) for row in certificates.rows(grant))  # type: ignore[arg-type]  # a row's values, in its order
-    return _shown(next(row for row in found if row.serial == serial))
+    return shown(next(row for row in found if row.serial == serial))
 
 
 HANDLERS: Final[Mapping[str, Handler]] = {

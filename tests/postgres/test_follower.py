@@ -10,7 +10,8 @@ import pytest
 from ledger.errors import UnavailableError
 from ledger.record import RecordedEvent
 from projections.follower import APPLICATION, Followed, Follower
-from projections.registry import FOLLOWED, HISTORY
+from projections.history import HISTORY
+from projections.registry import FOLLOWED
 from projections.verify import check_ledger
 from support.appending import assert_right, checked_store, register
 from support.databases import Database

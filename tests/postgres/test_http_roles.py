@@ -53,6 +53,7 @@ MATRIX: dict[str, str] = {
     "certificate.revoke-many": "yes    -         -        -         -",
     "event.list":              "yes    yes       yes      -         -",
     "event.show":              "yes    yes       yes      -         -",
+    "diff.list":               "yes    yes       yes      -         -",
     "about.show":              "yes    yes       yes      -         -",
     "operator.register":       "yes    -         -        -         -",
     "operator.list":           "yes    yes       yes      -         -",

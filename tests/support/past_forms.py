@@ -69,6 +69,7 @@ class Forms:
     def _form(self, common_name: str) -> bytes:
         if common_name not in self._forms:
             order = SigningOrder(
+                issuance_id=_GRANT,
                 csr_der=_REQUEST,
                 key_digest=sha256(_SPKI).hexdigest(),
                 serial=_SERIAL,
