@@ -20,6 +20,7 @@ from psycopg import Connection
 
 from ca.issuance import IssuanceCycle
 from ca.retirement import retire_superseded
+from ca.telling import Telling
 from ledger.application import Ledger
 from ledger.commands import policy_in
 from ledger.database import conninfo
@@ -52,7 +53,7 @@ class Report:
 
     `done` counts: issued, withheld, mis-issued, failed, abandoned (issuances closed), left-open
     (the authority does not answer), peers (revocations finished), expired (grants), retired
-    (authorities), errors.
+    (authorities), told-… (revocations, by the authority's answer), errors.
     """
 
     ran: bool
@@ -74,6 +75,7 @@ class Reconciler:
         self._cycle = cycle
         self._read = read
         self._dsn = dsn
+        self._telling = Telling(ledger, cycle.signers, read)
 
     def run_once(self, now: datetime) -> Report:
         """Do whatever is due at `now`, unless another process is doing so already.
@@ -92,6 +94,7 @@ class Reconciler:
             self._finish_revocations(report)
             self._record_expiries(now, report)
             self._retire_authorities(report)
+            self._tell_authorities(now, report)
             return report
 
     def _finish_issuances(self, now: datetime, report: Report) -> None:
@@ -176,6 +179,10 @@ class Reconciler:
         else:
             if done.retired:
                 report.done["retired"] += len(done.retired)
+
+    def _tell_authorities(self, now: datetime, report: Report) -> None:
+        for answer, count in self._telling.tell(now, _call).items():
+            report.done[f"told-{answer}"] += count
 
     def _each(
         self, what: str, things: Iterable[T], act: Callable[[T], None], report: Report

@@ -153,6 +153,10 @@ class StepCaAuthority:
             return RevocationAnswer.UNSUPPORTED
         raise self._refused(answer)
 
+    def close(self) -> None:
+        """Close its connections; calls after this fail."""
+        self.client.close()
+
     def _asked(
         self,
         verb: str,

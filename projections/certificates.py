@@ -137,6 +137,13 @@ _BY_KEY: Final = _SELECT + sql.SQL("WHERE c.key_digest = %s ORDER BY c.authorize
 _OPEN: Final = _SELECT + sql.SQL(
     "WHERE c.state = 'authorized' AND c.authorized_at <= %s ORDER BY c.authorized_at, c.serial"
 )
+_UNTOLD: Final = _SELECT + sql.SQL("""
+JOIN federation_authorities a ON a.id = c.authority_id
+WHERE a.kind <> 'local' AND c.not_after > %s
+  AND (c.revocation_reason <> 'certificateHold' OR c.state IN ('failed', 'abandoned'))
+  AND (c.authority_told IS NULL OR c.authority_told = 'failed')
+ORDER BY c.authority_told NULLS FIRST, c.not_after, c.serial LIMIT %s
+""")
 _OPEN_WITH: Final = sql.SQL("""
 SELECT count(*) FROM federation_certificates WHERE state = 'authorized' AND authority_id = %s
 """)
@@ -220,6 +227,16 @@ def open_since(connection: Connection[Any], moment: datetime) -> list[Certificat
     """The issuances authorized at or before `moment` that nobody has closed, oldest first."""
     with connection.cursor(row_factory=class_row(CertificateRow)) as cursor:
         return cursor.execute(_OPEN, [moment]).fetchall()
+
+
+def untold(connection: Connection[Any], at: datetime, limit: int) -> list[CertificateRow]:
+    """Revoked serials not ended at `at` of which their authority, one elsewhere, has not been told.
+
+    Those it refused to hear of come last. Failed and abandoned ones count as revoked; a hold does
+    not.
+    """
+    with connection.cursor(row_factory=class_row(CertificateRow)) as cursor:
+        return cursor.execute(_UNTOLD, [at, limit]).fetchall()
 
 
 def open_with(connection: Connection[Any], authority_id: UUID) -> int:

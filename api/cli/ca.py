@@ -13,6 +13,7 @@ import click
 
 from api.cli import output
 from api.cli.exits import CommandError, Exit
+from api.cli.reconcile import reconcile
 from api.cli.step_ca import init_step_ca, rotate_step_ca
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def ca() -> None:
 
 ca.add_command(init_step_ca)
 ca.add_command(rotate_step_ca)
+ca.add_command(reconcile)
 
 
 @ca.command("show")

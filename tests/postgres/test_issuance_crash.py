@@ -4,6 +4,7 @@ import subprocess
 import sys
 from base64 import b64encode
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from ledger.peers import Peer
 from projections import certificates
 from support import csrs, dying
 from support.databases import Database
+from support.fake_step_ca import fake_step_ca
 from support.live import Live
 from support.signers import Fake, losing_the_answer
 
@@ -31,8 +33,22 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def live(database: Database, tmp_path: Path) -> Iterator[Live]:
-    with Live.open(database, tmp_path) as live:
+def kind(request: pytest.FixtureRequest) -> str:
+    """Of the authority: local, unless a test asks for the other."""
+    return str(getattr(request, "param", "local"))
+
+
+@pytest.fixture
+def live(database: Database, tmp_path: Path, kind: str) -> Iterator[Live]:
+    if kind == "local":
+        with Live.open(database, tmp_path) as live:
+            yield live
+        return
+    with (
+        fake_step_ca(tmp_path) as fake,
+        closing(fake.authority(tmp_path / "ca")) as authority,
+        Live.open(database, tmp_path, authority=authority) as live,
+    ):
         yield live
 
 
@@ -55,7 +71,7 @@ def killed_at(step: str, live: Live, token: str, folder: Path) -> list[bytes]:
         step=step,
     )
     ended = subprocess.run(
-        [sys.executable, dying.__file__, errand.to_json()],
+        [sys.executable, "-P", dying.__file__, errand.to_json()],
         env={"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
         capture_output=True,
         timeout=60,
@@ -84,6 +100,7 @@ def assert_all_are_known(live: Live, grant: Grant, signed: list[bytes]) -> None:
 STEPS = ["1-authorized", "answer lost", "2-signed", "3-checked", "4-recorded"]
 
 
+@pytest.mark.parametrize("kind", ["local", "step-ca"], indirect=True)
 @pytest.mark.parametrize("step", STEPS)
 def test_killed_at_a_step_the_reconciler_closes_it(live: Live, tmp_path: Path, step: str) -> None:
     grant = live.grant(live.peer())

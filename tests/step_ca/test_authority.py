@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 
-from ca.authority import AuthorityRefused, RevocationAnswer
+from ca.authority import AuthorityRefused, AuthorityUnavailable, RevocationAnswer
 from ca.profile import check_certificate
 from ca.step_ca import StepCaAuthority
+from ca.step_ca_client import fetch_issuing, fetch_root
 from support.authority_contract import TIMEOUT, StepCaContract
 from support.csrs import ec_key, request
+from support.installation import free_port
 from support.relay import Relay, relayed
 from support.step_ca import StepCa, step_ca, with_template
 
@@ -145,3 +149,22 @@ def test_without_a_database_it_cannot_revoke_and_says_so(tmp_path: Path) -> None
         answer = authority.revoke("4" * 32, "superseded", timeout=TIMEOUT)
         authority.client.close()
     assert answer is RevocationAnswer.UNSUPPORTED
+
+
+def test_root_and_issuing_certificate_are_fetched_and_only_the_right_ones(real: StepCa) -> None:
+    root, issuing = (
+        x509.load_pem_x509_certificate((real.directory / "certs" / name).read_bytes())
+        for name in ("root_ca.crt", "intermediate_ca.crt")
+    )
+    fingerprint = root.fingerprint(hashes.SHA256()).hex()
+    assert fetch_root(real.url, fingerprint, timeout=TIMEOUT) == root
+    assert fetch_root(f"{real.url}/", fingerprint.upper(), timeout=TIMEOUT) == root
+    assert fetch_issuing(real.url, root, timeout=TIMEOUT) == issuing
+    with pytest.raises(LookupError):
+        fetch_root(real.url, "0" * 64, timeout=TIMEOUT)
+    with pytest.raises(ValueError, match="64 hex"):
+        fetch_root(real.url, "../health", timeout=TIMEOUT)
+    with pytest.raises(AuthorityUnavailable):
+        fetch_issuing(real.url, issuing, timeout=TIMEOUT)
+    with pytest.raises(AuthorityUnavailable):
+        fetch_root(f"https://localhost:{free_port()}", fingerprint, timeout=TIMEOUT)

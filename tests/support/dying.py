@@ -1,4 +1,4 @@
-"""A process that redeems a token and is killed at a step of the cycle: `python dying.py <json>`.
+"""A process that redeems a token and is killed at a step of the cycle: `python -P dying.py <json>`.
 
 It appends every certificate it has signed to a file, before anybody else hears of it.
 """
@@ -14,8 +14,9 @@ from pathlib import Path
 
 from psycopg_pool import ConnectionPool
 
+from api import authorities
+from ca.authority import Authority
 from ca.issuance import IssuanceCycle, Step
-from ca.local import LocalAuthority
 from ca.profile import SigningOrder
 from ledger.events import Actor
 from ledger.reading import Call
@@ -40,7 +41,7 @@ class Errand:
 
 
 def main(errand: Errand) -> None:
-    def sign(authority: LocalAuthority, order: SigningOrder) -> bytes:
+    def sign(authority: Authority, order: SigningOrder) -> bytes:
         der = honest(authority, order)
         with Path(errand.signed).open("a") as file:
             file.write(der.hex() + "\n")
@@ -59,7 +60,7 @@ def main(errand: Errand) -> None:
     pool = ConnectionPool(
         errand.dsn, min_size=1, max_size=2, kwargs={"autocommit": True}, open=True
     )
-    signer = Fake(LocalAuthority.open(Path(errand.authority)), sign)
+    signer = Fake(authorities.open_one(Path(errand.authority)), sign)
     cycle = IssuanceCycle(ledger, [signer], pool.connection, at_step=die)
     actor = Actor(kind="peer", id="unknown", auth="none", source="192.0.2.1")
     cycle.redeem(Call(actor=actor, correlation_id="dying"), errand.token, b64decode(errand.csr))

@@ -70,7 +70,8 @@ class FakeStepCa:
             x509.UnrecognizedExtension(x509.ObjectIdentifier(PROVISIONER_EXTENSION), extension),
             critical=False,
         )
-        return builder.sign(self.issuer.key, hashes.SHA256()).public_bytes(Encoding.DER)
+        signed = builder.sign(self.issuer.key, hashes.SHA256(), ecdsa_deterministic=True)
+        return signed.public_bytes(Encoding.DER)
 
     def issued(self) -> list[bytes]:
         return self.certificates
@@ -97,7 +98,7 @@ class FakeStepCa:
     def restart(self) -> None:
         self.faults.append("cut")
 
-    def connection(self, into: Path) -> StepCaHome:
+    def connection(self, into: Path, password: bytes | Path = b"password") -> StepCaHome:
         """Make in `into` what a ledger keeps of it."""
         key = json.dumps(private_jwk(self.provisioner)).encode()
         return StepCaHome.make(
@@ -107,7 +108,7 @@ class FakeStepCa:
             root=self.root.certificate,
             issuing=self.issuer.certificate,
             encrypted_key=encrypt(key, b"password", iterations=1000),
-            password=b"password",
+            password=password,
         )
 
     def authority(self, into: Path) -> StepCaAuthority:

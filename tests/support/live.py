@@ -89,7 +89,7 @@ class Live:
 
     database: Database
     ledger: Interruptible
-    authority: LocalAuthority
+    authority: Authority
     clock: Clock
     read: Callable[[], Any]
     pool: ConnectionPool[Connection[Any]]
@@ -98,11 +98,21 @@ class Live:
 
     @classmethod
     @contextmanager
-    def open(cls, database: Database, folder: Path) -> Iterator["Live"]:
-        """A new ledger in an empty database. At the end all of it is checked."""
-        clock = Clock()
+    def open(
+        cls,
+        database: Database,
+        folder: Path,
+        *,
+        authority: Authority | None = None,
+        now: datetime = START,
+    ) -> Iterator["Live"]:
+        """A new ledger in an empty database. At the end all of it is checked.
+
+        `authority`: not a local one of its own; one with a clock of its own needs the real `now`.
+        """
+        clock = Clock(now)
         ledger = open_ledger(database.service_dsn, clock)
-        authority = LocalAuthority.create(folder / "ca", name="Test", now=clock())
+        authority = authority or LocalAuthority.create(folder / "ca", name="Test", now=clock())
         pool: ConnectionPool[Connection[Any]] = ConnectionPool(
             database.service_dsn, min_size=0, max_size=16, kwargs={"autocommit": True}, open=True
         )

@@ -4,23 +4,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from ca.authority import AuthorityUnavailable, Kind, RevocationAnswer
-from ca.local import LocalAuthority
+from ca.authority import Authority, AuthorityUnavailable, Kind, RevocationAnswer
 from ca.profile import SigningOrder
 
-Sign = Callable[[LocalAuthority, SigningOrder], bytes]
+Sign = Callable[[Authority, SigningOrder], bytes]
 
 
-def honest(authority: LocalAuthority, order: SigningOrder) -> bytes:
+def honest(authority: Authority, order: SigningOrder) -> bytes:
     """What the authority itself would answer."""
-    return authority.sign(order, timeout=1.0)
+    return authority.sign(order, timeout=10.0)
 
 
 @dataclass
 class Fake:
     """The authority `real` to the outside; `answer` is what it does when asked to sign."""
 
-    real: LocalAuthority
+    real: Authority
     answer: Sign = honest
     asked: list[SigningOrder] = field(default_factory=list)
 
@@ -55,7 +54,7 @@ def losing_the_answer(times: int) -> Sign:
     """Sign, but lose the answer the first so many times."""
     left = iter(range(times))
 
-    def sign(authority: LocalAuthority, order: SigningOrder) -> bytes:
+    def sign(authority: Authority, order: SigningOrder) -> bytes:
         signed = honest(authority, order)
         if next(left, None) is not None:
             raise AuthorityUnavailable("the connection was lost")
