@@ -37,6 +37,7 @@ from migrations.embedded import DATABASE, Embedded
 from support.databases import bindir
 from support.http import csr
 from support.installation import Installation, installation, running
+from support.waiting import wait_until
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 
@@ -397,6 +398,11 @@ def _assert_planted_ones_are_found(traces: Traces, life: Life, secret: str) -> N
     traces.answers.append(binascii.hexlify(shown.encode()))
     traces.said.append(f"error: {shown}")
     with traces.watching_processes():
-        subprocess.run([sys.executable, "-c", "import time; time.sleep(0.5)", shown], check=True)
+        command = [sys.executable, "-c", "import sys; sys.stdin.read()", shown]
+        with subprocess.Popen(command, stdin=subprocess.PIPE):  # ends with its input, at the end
+            wait_until(
+                lambda: any(shown.encode() in line for line in traces.command_lines.copy()),
+                "the command line was seen",
+            )
     found = traces.findings(needles("planted", shown.encode()))
     assert {kind for kind, _ in found} == everywhere
