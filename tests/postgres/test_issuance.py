@@ -227,6 +227,12 @@ def test_a_wrong_secret_is_noted_and_harms_nobody(live: Live) -> None:
         with pytest.raises(UnauthorizedError):
             cycle.redeem(live.stranger(), forged, CSR)
     assert _causes(live) == ["wrong-secret"] * 10
+    live.clock.later(minutes=1)
+    for _ in range(10):  # nor is a stranger told what is wrong with his request, or can he lock
+        with pytest.raises(UnauthorizedError):
+            cycle.redeem(live.stranger(), forged, b"no request at all")
+    summary = ["further-rejections"]
+    assert _causes(live) == ["wrong-secret"] * 10 + summary + ["wrong-secret"] * 10
     assert live.redeem(token, CSR).grant_id == grant.id, "the token still works"
 
 

@@ -100,6 +100,29 @@ def test_a_batch_of_16_with_a_guilty_one(database: Database, locked: bool, fault
         assert store.record.head().size == before + 1 + 15
 
 
+def test_an_event_of_somebody_else_in_its_place_is_not_taken_for_it(
+    database: Database, locked: bool
+) -> None:
+    """The lost one never arrived, and another process has had its position since."""
+    with store_behind(database) as (store, proxy):
+        take_path(store, locked)
+        event = event_of(uuid4(), 1, NOTE)
+        found: list[object] = []
+        proxy.arm("before statement", refuse=True)
+        thread = threading.Thread(target=lambda: found.extend(store.save(event)))
+        thread.start()
+        assert proxy.struck.wait(60)
+        other = store_on(database.service_dsn)
+        theirs = register(other)
+        other.close()
+        proxy.recover()
+        thread.join(60)
+        assert theirs.position == 2
+        assert [recording.notification.id for recording in found] == [3]  # type: ignore[attr-defined]
+        assert [row.event for row in store.record.stream(event.originator_id)] == [event]
+        assert store.record.head().size == 3
+
+
 def test_a_statement_in_flight_is_waited_for(database: Database) -> None:
     """Its backend waits for the head when the connection is lost, and commits afterwards."""
     with store_behind(database) as (store, proxy):

@@ -559,11 +559,12 @@ def test_a_peer_revoked_before_the_expiry_leaves_revoked_grants_later_expired_on
     world: World,
 ) -> None:
     peer = world.active_peer()
-    early, late = world.grant(peer, days=1), world.grant(peer, days=3)
+    early, then, late = (world.grant(peer, days=days) for days in (1, 2, 3))
     world.later(days=2)
     world.revoke_peer(peer)
     world.later(days=2)
     assert world.status(early) is S.EXPIRED
+    assert world.status(then) is S.EXPIRED  # a grant is valid until its expiry, not at it
     assert world.status(late) is S.REVOKED
     # The sweeper must not turn a revoked grant into an expired one.
     assert world.expire(late).status is S.PENDING_ENROLLMENT
