@@ -1,11 +1,13 @@
 """Enrollment tokens and their redemption over HTTP: wire models and rows."""
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import Field, StringConstraints
 
-from api.operation import ADMIN, Operation
-from api.wire import Digest, Id, Nothing, Query, Reason, Seconds, Time, Wire
+from api.operation import ADMIN, READERS, Operation
+from api.wire import AsOf, Digest, Id, Nothing, PastPage, Query, Reason, Seconds, Time, Wire
+
+TokenState: TypeAlias = Literal["issued", "redeemed", "expired", "cancelled", "locked"]
 
 
 class IssueToken(Nothing):
@@ -26,6 +28,32 @@ class IssuedToken(Wire):
     grant_id: Id
     expires_at: Time
     key_digest: str | None
+
+
+class Token(Wire):
+    """An enrollment token as it stands, without its secret."""
+
+    accessor: str
+    grant_id: Id
+    state: TokenState
+    issued_at: Time
+    expires_at: Time
+    changed_at: Time
+    key_digest: Annotated[str | None, Field(description="The only key that may enroll, if any.")]
+
+
+class Tokens(Wire):
+    """One page of the tokens ever issued to one grant, newest first."""
+
+    items: list[Token]
+    next: str | None
+
+
+class TokenFilter(PastPage):
+    """Which tokens of one grant to list; `state` counts one that ended unused as `expired`."""
+
+    state: TokenState | None = None
+    expires_before: Time | None = None
 
 
 class CancelToken(Query):
@@ -78,6 +106,24 @@ ROWS: Final = (
             "key-digest",
         ),
         example={"ttl": 86400},
+    ),
+    Operation(
+        name="enrollment-token.list",
+        method="GET",
+        path="/v1/grants/{grant_id}/enrollment-tokens",
+        summary="List a grant's enrollment tokens",
+        roles=READERS,
+        query=TokenFilter,
+        out=Tokens,
+    ),
+    Operation(
+        name="enrollment-token.show",
+        method="GET",
+        path="/v1/enrollment-tokens/{accessor}",
+        summary="Show an enrollment token, without its secret",
+        roles=READERS,
+        query=AsOf,
+        out=Token,
     ),
     Operation(
         name="enrollment-token.cancel",

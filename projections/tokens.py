@@ -73,6 +73,19 @@ FROM federation_enrollment_tokens
 """)
 _BY_ACCESSOR: Final = _SELECT + sql.SQL("WHERE accessor = %s")
 _OF_GRANT: Final = _SELECT + sql.SQL("WHERE grant_id = %s ORDER BY issued_at DESC, accessor")
+_PAGE: Final = sql.SQL("WHERE {conditions} ORDER BY issued_at DESC, accessor DESC LIMIT %(limit)s")
+_AFTER: Final = sql.SQL(
+    "(issued_at, accessor) < ((SELECT issued_at FROM federation_enrollment_tokens "
+    "WHERE accessor = %(after)s), %(after)s)"
+)
+# As `effective_state` says it of a row.
+_STATES: Final = {
+    "issued": sql.SQL("state = 'issued' AND expires_at > %(at)s"),
+    "redeemed": sql.SQL("state = 'redeemed'"),
+    "expired": sql.SQL("state = 'issued' AND expires_at <= %(at)s"),
+    "cancelled": sql.SQL("state = 'cancelled'"),
+    "locked": sql.SQL("state = 'locked'"),
+}
 
 
 def by_accessor(connection: Connection[Any], accessor: str) -> TokenRow | None:
@@ -85,3 +98,41 @@ def of_grant(connection: Connection[Any], grant_id: UUID) -> list[TokenRow]:
     """All tokens ever issued to a grant, newest first."""
     with connection.cursor(row_factory=class_row(TokenRow)) as cursor:
         return cursor.execute(_OF_GRANT, [grant_id]).fetchall()
+
+
+def effective_state(row: TokenRow, at: datetime) -> str:
+    """The token's state at `at`: one that nobody redeemed in time is `expired`."""
+    return "expired" if row.state == "issued" and row.expires_at <= at else row.state
+
+
+def page(
+    connection: Connection[Any],
+    grant_id: UUID,
+    at: datetime,
+    *,
+    state: str | None = None,
+    expires_before: datetime | None = None,
+    after: str | None = None,
+    limit: int,
+) -> list[TokenRow]:
+    """Up to `limit` tokens of a grant, newest first, from the one behind the accessor `after`.
+
+    `state`: the effective one at `at`; KeyError for another word.
+    """
+    conditions = [sql.SQL("grant_id = %(grant_id)s")]
+    if state is not None:
+        conditions.append(_STATES[state])
+    if expires_before is not None:
+        conditions.append(sql.SQL("expires_at < %(expires_before)s"))
+    if after is not None:
+        conditions.append(_AFTER)
+    query = _SELECT + _PAGE.format(conditions=sql.SQL(" AND ").join(conditions))
+    values = {
+        "grant_id": grant_id,
+        "at": at,
+        "expires_before": expires_before,
+        "after": after,
+        "limit": limit,
+    }
+    with connection.cursor(row_factory=class_row(TokenRow)) as cursor:
+        return cursor.execute(query, values).fetchall()

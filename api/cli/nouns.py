@@ -98,6 +98,7 @@ _GRANT_COLUMNS: Final = (
     "expires_at",
     "peer_id",
 )
+_TOKEN_COLUMNS: Final = ("accessor", "state", "issued_at", "expires_at", "key_digest")
 _CERTIFICATE_COLUMNS: Final = ("serial", "state", "kind", "not_after", "grant_id")
 
 peer = _noun(
@@ -136,6 +137,8 @@ enroll = _noun(
     "Enrollment tokens, and the peer's side of them.",
     {
         "token": _verb("enrollment-token.issue", secret=True),
+        "tokens": _verb("enrollment-token.list", *_TOKEN_COLUMNS),
+        "show": _verb("enrollment-token.show"),
         "cancel": _verb("enrollment-token.cancel"),
         "redeem": enrollment.redeem,
     },

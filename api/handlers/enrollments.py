@@ -6,10 +6,11 @@ from typing import Final
 
 from api import enrollments as wire
 from api.exchange import Answer, Asked, Handler, rehearsed
-from api.handlers.views import pem
+from api.handlers.views import page, pem
 from api.problems import ThrottledError
+from api.reading import Snapshot
 from ledger.errors import NotFoundError
-from projections import tokens
+from projections import grants, tokens
 
 
 def issue(asked: Asked) -> Answer:
@@ -36,6 +37,45 @@ def issue(asked: Asked) -> Answer:
         location=f"/v1/enrollment-tokens/{issued.accessor}",
         replayed=recorded.replayed,
     )
+
+
+def list_(asked: Asked) -> Answer:
+    query, grant_id = asked.query_as(wire.TokenFilter), asked.id("grant_id")
+    with asked.read() as snapshot:
+        if grants.by_id(snapshot.connection, grant_id, snapshot.at) is None:
+            raise NotFoundError("nothing has this id")
+    return page(
+        asked,
+        query,
+        lambda snapshot, after: [
+            _shown(row, snapshot)
+            for row in tokens.page(
+                snapshot.connection,
+                grant_id,
+                snapshot.at,
+                state=query.state,
+                expires_before=query.expires_before,
+                after=after,
+                limit=query.limit + 1,
+            )
+        ],
+        key=lambda token: token.accessor,
+        shape=lambda items, following: wire.Tokens(items=items, next=following),
+    )
+
+
+def show(asked: Asked) -> Answer:
+    with asked.read() as snapshot:
+        row = tokens.by_accessor(snapshot.connection, asked.text("accessor"))
+        if row is None:
+            raise NotFoundError("nothing has this id")
+        return Answer(_shown(row, snapshot), position=snapshot.position)
+
+
+def _shown(row: tokens.TokenRow, snapshot: Snapshot) -> wire.Token:
+    names = wire.Token.model_fields.keys() - {"state"}
+    fields = {name: getattr(row, name) for name in names}
+    return wire.Token.model_validate(fields | {"state": tokens.effective_state(row, snapshot.at)})
 
 
 def cancel(asked: Asked) -> Answer:
@@ -69,6 +109,8 @@ def redeem(asked: Asked) -> Answer:
 
 HANDLERS: Final[Mapping[str, Handler]] = {
     "enrollment-token.issue": issue,
+    "enrollment-token.list": list_,
+    "enrollment-token.show": show,
     "enrollment-token.cancel": cancel,
     "enrollment.redeem": redeem,
 }

@@ -54,6 +54,7 @@ class Diary:
         for grant in sorted(self.grants):
             ask("grant.show", {}, grant_id=grant)
             ask("grant.certificates", {}, grant_id=grant)
+            ask("enrollment-token.list", {}, grant_id=grant)
             ask("grant.history", {}, grant_id=grant)
         for peer in sorted(self.peers):
             ask("peer.show", {}, peer_id=peer)
@@ -174,6 +175,7 @@ def test_every_operation_that_shows_a_state_takes_a_moment() -> None:
     assert shown == {
         "peer.list", "peer.show", "grant.list", "grant.show", "grant.history",
         "grant.certificates", "certificate.list", "certificate.show", "certificate.status",
-        "authority.roots", "operator.list", "operator.show", "credential.list", "policy.show",
+        "enrollment-token.list", "enrollment-token.show", "authority.roots", "operator.list",
+        "operator.show", "credential.list", "policy.show",
         "alarm.list",
     }  # fmt: skip

@@ -3,6 +3,7 @@
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from urllib.parse import urlencode
 from uuid import uuid4
 
 from cryptography import x509
@@ -142,6 +143,42 @@ def test_enrollment_tokens_are_replaced_and_cancelled(place: House) -> None:
         "enrollment-token.issue", {"ttl": 8 * 86400}, token=place.admin, grant_id=grant["id"]
     )
     assert (too_long.status_code, too_long.json["code"]) == (422, "token-ttl")
+
+
+def test_what_became_of_a_token_is_shown_without_its_secret(place: House) -> None:
+    grant = place.grant(place.peer()["id"])
+    issued = [
+        place.call("enrollment-token.issue", {"ttl": ttl}, token=place.admin, grant_id=grant["id"])
+        for ttl in (600, 600, 10)
+    ]
+    first, second, third = (answer.json for answer in issued)
+    assert place.enroll(second["token"], csr()).status_code == 401
+    place.ok("enrollment-token.cancel", accessor=third["accessor"])
+    fourth = place.ok("enrollment-token.issue", {}, grant_id=grant["id"])
+    assert place.enroll(fourth["token"], csr()).status_code == 200
+    fifth = place.ok("enrollment-token.issue", {"ttl": 10}, grant_id=grant["id"])
+
+    def states(**filters: str) -> dict[str, str]:
+        query = urlencode(filters)
+        answer = place.call(
+            "enrollment-token.list", token=place.admin, query=query, grant_id=grant["id"]
+        )
+        for one in (first, second, third, fourth, fifth):
+            assert one["token"] not in answer.text
+        return {one["accessor"]: one["state"] for one in answer.json["items"]}
+
+    ended = {one["accessor"]: "cancelled" for one in (first, second, third)}
+    redeemed = {fourth["accessor"]: "redeemed"}
+    assert states() == ended | redeemed | {fifth["accessor"]: "issued"}
+    place.clock.ahead += timedelta(seconds=11)
+    assert states() == ended | redeemed | {fifth["accessor"]: "expired"}
+    assert states(state="expired") == {fifth["accessor"]: "expired"}
+    assert states(state="issued") == {}
+    shown = place.ok("enrollment-token.show", accessor=fourth["accessor"])
+    assert shown["state"] == "redeemed"
+    assert issued[0].headers["location"] == f"/v1/enrollment-tokens/{first['accessor']}"
+    answer = place.call("enrollment-token.show", token=place.admin, accessor="0" * 16)
+    assert (answer.status_code, answer.json["code"]) == (404, "not-found")
 
 
 def test_what_is_wrong_with_a_csr_is_told_to_who_holds_the_token(place: House) -> None:

@@ -45,6 +45,8 @@ MATRIX: dict[str, str] = {
     "grant.certificates":      "yes    yes       yes      -         -",
     "scope.validate":          "yes    yes       yes      -         -",
     "enrollment-token.issue":  "yes    -         -        -         -",
+    "enrollment-token.list":   "yes    yes       yes      -         -",
+    "enrollment-token.show":   "yes    yes       yes      -         -",
     "enrollment-token.cancel": "yes    -         -        -         -",
     "certificate.list":        "yes    yes       yes      -         -",
     "certificate.show":        "yes    yes       yes      -         -",
