@@ -16,7 +16,7 @@ import psycopg
 from cryptography import x509
 from psycopg.rows import tuple_row
 
-from api import host
+from api import host, step_ca_checks
 from api.findings import Check, Status
 from api.last_seen import LastSeen
 from api.rotation import NEW_ROOT, ROOT_ENDS_SOON
@@ -67,7 +67,8 @@ def examine(settings: Settings, clock: _Clock) -> list[Check]:
     except (psycopg.Error, EmbeddedError, WiringError) as error:
         unreached = Check("database", "fail", str(error).strip(), _hint_for_database(settings))
         found = [unreached, *(_unseen(name) for name, _ in _CHECKS if name != "database")]
-    return [*found, *(_look(name, check, settings) for name, check in _ON_THIS_MACHINE)]
+    local = (_look(name, check, settings) for name, check in _ON_THIS_MACHINE)
+    return [*found, *local, *step_ca_checks.checks(settings, clock)]
 
 
 def worst(checks: list[Check]) -> Status:

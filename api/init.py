@@ -27,13 +27,14 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from psycopg import sql
 
-from api import authorities
+from api import authorities, step_ca
 from api.exchange import Clock
 from api.settings import Settings
 from api.wiring import Dsns, WiringError, database, open_ledger, system_clock
 from ca.local import LocalAuthority
 from ca.private_files import write_new
 from ledger.application import Ledger
+from ledger.authorities import Authority
 from ledger.bearer import parse, same_digest
 from ledger.events import LEDGER_ID, Actor
 from ledger.identity import Identity
@@ -42,7 +43,8 @@ from ledger.policy import DEFAULT
 from ledger.store import Call
 from ledger.tlog.note import verifier_key
 from migrations import runner
-from projections import operators
+from projections import authorities as on_record
+from projections import certificates, operators
 
 LOG_KEY: Final = Path("keys") / "log.key"
 ROLES: Final = ("admin", "approver")
@@ -54,12 +56,17 @@ _SERVICE: Final = "fedledger_service"
 
 @dataclass(frozen=True, slots=True)
 class Initialised:
-    """What there is now. `made` is False when everything was there before."""
+    """What there is now. `made` is False when everything was there before.
+
+    `adopted`: a ledger that was there before has got another authority.
+    """
 
     made: bool
+    adopted: bool
     origin: str
     log_key: str  # the verifier key, to be given to others
     authority_id: str
+    authority_kind: str
     home: Path
     tokens: dict[str, Path]  # role → file; never the token
 
@@ -74,7 +81,8 @@ def initialise(settings: Settings, clock: Clock = system_clock) -> Initialised:
     _make_home(settings.home)
     with alone(settings.home), database(settings, create=True) as dsns:
         migrate(dsns)
-        return furnish(dsns.service, settings.home, settings.origin, clock)
+        wish = step_ca.Wish.of(settings)
+        return furnish(dsns.service, settings.home, settings.origin, clock, wish)
 
 
 def migrate(dsns: Dsns) -> list[str]:
@@ -91,11 +99,16 @@ def migrate(dsns: Dsns) -> list[str]:
     return applied
 
 
-def furnish(dsn: str, home: Path, origin: str | None, clock: Clock) -> Initialised:
+def furnish(
+    dsn: str, home: Path, origin: str | None, clock: Clock, wish: step_ca.Wish | None = None
+) -> Initialised:
     """Make the keys, the first events and the operators in an empty ledger.
 
+    `wish`: the step-ca to issue with; None: an authority of its own, or whatever there is.
+
     Raises:
-        WiringError: a key or token does not belong to the ledger of this database.
+        WiringError: a key or token does not belong to the ledger of this database; the step-ca
+            cannot be relied on.
     """
     unfinished = home / _UNFINISHED
     with closing(open_ledger(dsn, clock)) as ledger:
@@ -110,17 +123,47 @@ def furnish(dsn: str, home: Path, origin: str | None, clock: Clock) -> Initialis
             raise WiringError(
                 f"{home / LOG_KEY} is not the key of this ledger: put the right one back"
             )
-        authority = _authority(home, identity.origin, clock, make=made)
+        authority = (
+            step_ca.keep(home, wish, clock)
+            if wish
+            else _authority(home, identity.origin, clock, make=made)
+        )
         tokens = {role: home / f"{role}.token" for role in ROLES}
         if made:
             ledger.change_policy(_call(), **_defaults())
-            ledger.adopt_authority(
-                _call(), UUID(authority.id), "local", authority.chain(), authority.not_after
-            )
+            _adopt(ledger, authority)
             for role, path in tokens.items():
                 _operator(ledger, dsn, role, path)
             unfinished.unlink()
-        return Initialised(made, identity.origin, identity.log_key, authority.id, home, tokens)
+        adopted = wish is not None and not made and _replace(ledger, dsn, authority)
+        return Initialised(
+            made, adopted, identity.origin, identity.log_key, authority.id, authority.kind, home,
+            tokens,
+        )  # fmt: skip
+
+
+def _adopt(ledger: Ledger, authority: authorities.Held) -> None:
+    """Issue with it from the next order on; a running service needs no restart."""
+    chain, end = authority.chain(), authority.not_after
+    ledger.adopt_authority(_call(), UUID(authority.id), authority.kind, chain, end)
+
+
+def _replace(ledger: Ledger, dsn: str, authority: authorities.Held) -> bool:
+    """Adopt it if it is new, and retire those before it with which nothing is open."""
+    known = ledger.load(Authority, UUID(authority.id))
+    if known is None:
+        _adopt(ledger, authority)
+    with psycopg.connect(dsn) as connection:
+        idle = [
+            row.id
+            for row in on_record.everything(connection)
+            if row.retired_at is None
+            and str(row.id) != authority.id
+            and not certificates.open_with(connection, row.id)
+        ]
+    for one in idle:
+        ledger.retire_authority(_call(), one)
+    return known is None
 
 
 def default_origin() -> str:
@@ -166,10 +209,10 @@ def _log_key(home: Path, *, make: bool) -> bytes:
     return key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
 
 
-def _authority(home: Path, origin: str, clock: Clock, *, make: bool) -> LocalAuthority:
+def _authority(home: Path, origin: str, clock: Clock, *, make: bool) -> authorities.Held:
     folder = home / authorities.FOLDER
     if folder.exists():
-        return LocalAuthority.open(folder)
+        return authorities.open_one(folder)
     if not make:
         raise WiringError(f"{folder} is missing: put the authority's folder back")
     name = re.sub(r"[^A-Za-z0-9 ._-]", " ", origin)[:48].strip()

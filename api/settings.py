@@ -56,6 +56,30 @@ class Settings(BaseSettings):
             description="the ledger's name for ever, chosen at init; <hostname>/fedledger if absent"
         ),
     ] = None
+    ca: Annotated[
+        str,
+        StringConstraints(pattern=r"^(local|step-ca)$"),
+        Field(description="what signs certificates, for init and up: local or step-ca"),
+    ] = "local"
+    ca_url: Annotated[
+        str | None, Field(description="of the step-ca, such as https://ca.example.org:9000")
+    ] = None
+    ca_root_fingerprint: Annotated[
+        str | None,
+        Field(description="SHA-256 of its root, 64 hex; absent: root_fingerprint in CA_FILES"),
+    ] = None
+    ca_files: Annotated[
+        Path | None, Field(description="folder for-ledger of `fedledger ca init-step-ca`")
+    ] = None
+    ca_password_file: Annotated[
+        Path | None,
+        Field(description="the provisioner's password, read at each start; absent: a copy is kept"),
+    ] = None
+    arc: Annotated[
+        str,
+        StringConstraints(pattern=r"^[0-2](\.(0|[1-9][0-9]{0,9})){1,15}$"),
+        Field(description="object identifier that the two extensions of a certificate stand under"),
+    ] = "1.3.6.1.4.1.99999"
     behind_proxy: Annotated[
         bool,
         Field(description="a proxy ends TLS in front: other addresses than loopback may be bound"),
@@ -81,6 +105,12 @@ class Settings(BaseSettings):
         if not self.behind_proxy and not _is_loopback(self.host):
             # Bearer tokens would cross a network in the clear.
             raise ValueError("FEDLEDGER_HOST must be loopback unless FEDLEDGER_BEHIND_PROXY is set")
+        return self
+
+    @model_validator(mode="after")
+    def _a_step_ca_is_named(self) -> Self:
+        if self.ca == "step-ca" and (self.ca_url is None or self.ca_files is None):
+            raise ValueError("FEDLEDGER_CA=step-ca needs FEDLEDGER_CA_URL and FEDLEDGER_CA_FILES")
         return self
 
     @property

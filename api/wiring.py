@@ -161,7 +161,7 @@ def compose(
     follower = Follower(dsn, FOLLOWED)
     reader = Reader(dsn, size=settings.threads, clock=clock, reach=follower.reach)
     signers = Adopted(reader.glance, partial(authorities.usable, settings.home))
-    issuance = IssuanceCycle(ledger, signers, reader.glance)
+    issuance = IssuanceCycle(ledger, signers, reader.glance, arc=settings.arc)
     lists = RevocationLists(ledger, signers, reader.glance)
     denials = Denials(ledger.note, seconds)
     readings = Readings(ledger.note, seconds)

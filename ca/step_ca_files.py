@@ -33,6 +33,15 @@ _LEAST_PASSWORD: Final = 12  # characters, where somebody chose one
 
 PROVISIONER_KEY: Final = "provisioner.jwe"
 PROVISIONER_PASSWORD: Final = "provisioner.password"  # noqa: S105 - a file's name
+FINGERPRINT: Final = "root_fingerprint"
+
+DEVELOPMENT_PASSWORDS: Final = frozenset(
+    {
+        b"development only: not a secret (ca)",
+        b"development only: not a secret (provisioner)",
+    }
+)
+"""Those that the repository ships as examples: everybody has them."""
 
 
 class SetUpError(Exception):
@@ -54,7 +63,7 @@ class Place:
         self.for_ledger = directory / FOR_LEDGER
         self.provisioner_key = self.for_ledger / PROVISIONER_KEY
         self.provisioner_password = self.for_ledger / PROVISIONER_PASSWORD
-        self.fingerprint = self.for_ledger / "root_fingerprint"
+        self.fingerprint = self.for_ledger / FINGERPRINT
         self.database = directory / "db"
 
     def folders(self) -> tuple[Path, ...]:

@@ -10,8 +10,8 @@ import json
 import os
 import secrets
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, Self
@@ -107,29 +107,90 @@ class StepCaHome:
             AuthorityFilesError: something is missing, unreadable, open to other users of this
                 machine, or does not fit together.
         """
+        described = Description.read(directory)
         with _explained(directory):
-            private_files.refuse_loose(directory, directory.stat(), forbidden=_OTHERS_WRITE)
-            description = json.loads((directory / DESCRIPTION).read_text("utf-8"))
-            root = x509.load_pem_x509_certificate((directory / _ROOT).read_bytes())
-            issuing = x509.load_pem_x509_certificate((directory / _ISSUING).read_bytes())
-            _check(description, root, issuing)
-            elsewhere = description["password_file"]
-            password = (
-                private_files.read(directory / PASSWORD)
-                if elsewhere is None
-                else _elsewhere(Path(elsewhere))
-            )
             encrypted = private_files.read(directory / ENCRYPTED_KEY).decode("ascii").strip()
-            kid, key = _key(encrypted, password)
+            kid, key = _first_key(encrypted, described.passwords())
             return cls(
-                id=str(uuid.UUID(description["id"])),
-                url=checked_url(description["url"]),
-                provisioner=description["provisioner"],
-                root=root,
-                issuing=issuing,
+                id=described.id,
+                url=described.url,
+                provisioner=described.provisioner,
+                root=described.root,
+                issuing=described.issuing,
                 kid=kid,
                 key=key,
             )
+
+
+def refresh(directory: Path, encrypted_key: str, password: bytes | Path) -> None:
+    """Put another provisioner's key into a directory whose own cannot be opened any more.
+
+    Cut short between two writes it is as unusable as before, and can be repeated.
+
+    Raises:
+        AuthorityFilesError: these do not belong together, or the directory is no step-ca's.
+        OSError: the file system said no.
+    """
+    with _explained(directory):
+        Description.read(directory)
+        _key(encrypted_key, password if isinstance(password, bytes) else _elsewhere(password))
+    description = json.loads((directory / DESCRIPTION).read_text("utf-8"))
+    description["password_file"] = str(password.absolute()) if isinstance(password, Path) else None
+    if isinstance(password, bytes):
+        private_files.replace(directory / PASSWORD, password + b"\n")
+    private_files.replace(directory / ENCRYPTED_KEY, encrypted_key.encode() + b"\n")
+    private_files.replace(directory / DESCRIPTION, json.dumps(description).encode() + b"\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a directory says of its step-ca, whether or not the provisioner's key can be opened."""
+
+    id: str
+    url: str
+    provisioner: str
+    root: x509.Certificate
+    issuing: x509.Certificate
+    _directory: Path
+    _elsewhere: Path | None
+
+    @classmethod
+    def read(cls, directory: Path) -> Self:
+        """Read it.
+
+        Raises:
+            AuthorityFilesError: something is missing, unreadable, open to other users of this
+                machine, or does not fit together.
+        """
+        with _explained(directory):
+            private_files.refuse_loose(directory, directory.stat(), forbidden=_OTHERS_WRITE)
+            found = json.loads((directory / DESCRIPTION).read_text("utf-8"))
+            root = x509.load_pem_x509_certificate((directory / _ROOT).read_bytes())
+            issuing = x509.load_pem_x509_certificate((directory / _ISSUING).read_bytes())
+            _check(found, root, issuing)
+            elsewhere = found["password_file"]
+            return cls(
+                id=str(uuid.UUID(found["id"])),
+                url=checked_url(found["url"]),
+                provisioner=found["provisioner"],
+                root=root,
+                issuing=issuing,
+                _directory=directory,
+                _elsewhere=None if elsewhere is None else Path(elsewhere),
+            )
+
+    def passwords(self) -> list[bytes]:
+        """What may open the key: two while a rotation is under way, or was cut short.
+
+        Raises:
+            AuthorityFilesError: it cannot be read.
+        """
+        with _explained(self._directory):
+            if self._elsewhere is not None:
+                return [_elsewhere(self._elsewhere)]
+            own = self._directory / PASSWORD
+            beside = own.with_name(f"{own.name}.next")
+            return [private_files.read(one) for one in (own, beside) if one is own or one.exists()]
 
 
 def _elsewhere(path: Path) -> bytes:
@@ -153,6 +214,16 @@ def _key(encrypted: str, password: bytes) -> tuple[str, ec.EllipticCurvePrivateK
     key = jose.read_private_jwk(jwk)
     kid = jwk.get("kid")
     return kid if isinstance(kid, str) else jose.thumbprint(key.public_key()), key
+
+
+def _first_key(
+    encrypted: str, passwords: Sequence[bytes]
+) -> tuple[str, ec.EllipticCurvePrivateKey]:
+    *others, last = passwords
+    for password in others:
+        with suppress(jose.JoseError):
+            return _key(encrypted, password)
+    return _key(encrypted, last)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ are the words, the paths that are printed, and the exit codes.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -15,6 +16,10 @@ from api.cli.exits import CommandError, Exit
 
 if TYPE_CHECKING:
     from api.init import Initialised
+
+
+_FILE: Final = click.Path(path_type=Path, dir_okay=False)
+_DIRECTORY: Final = click.Path(path_type=Path, file_okay=False)
 
 
 @contextmanager
@@ -45,17 +50,34 @@ def explained() -> Iterator[None]:
 
 
 @click.command("init")
-def init() -> None:
+@click.option("--ca", type=click.Choice(["local", "step-ca"]), help="What signs certificates.")
+@click.option("--ca-url", metavar="URL", help="Of the step-ca.")
+@click.option("--root-fingerprint", metavar="HEX", help="SHA-256 of the step-ca's root.")
+@click.option("--ca-files", type=_DIRECTORY, help="The folder for-ledger of `ca init-step-ca`.")
+@click.option("--ca-password-file", type=_FILE,
+              help="The provisioner's password, to stay where it is; else a copy is kept.")  # fmt: skip
+def init(
+    ca: str | None,
+    ca_url: str | None,
+    root_fingerprint: str | None,
+    ca_files: Path | None,
+    ca_password_file: Path | None,
+) -> None:
     """Create a ledger: database, keys, authority, and the first two operators.
 
     Prints where their tokens are, never the tokens. Run again it finishes what was interrupted,
-    and changes nothing that is there.
+    and changes nothing that is there. With --ca step-ca it connects to a step-ca that exists,
+    also for a ledger that has another authority: from then on new certificates come from there.
     """
     from api.init import initialise
     from api.settings import load
 
     with explained():
-        made = initialise(load())
+        settings = load(
+            ca=ca, ca_url=ca_url, ca_root_fingerprint=root_fingerprint, ca_files=ca_files,
+            ca_password_file=ca_password_file,
+        )  # fmt: skip
+        made = initialise(settings)
     _tell(made)
 
 
@@ -90,7 +112,7 @@ def up(host: str | None, port: int | None, behind_proxy: bool | None) -> None:
         # With the serving role's DSN alone nothing can be created: then it serves what is there.
         if settings.embedded or settings.owner_dsn is not None:
             made = initialise(settings)
-            if made.made:
+            if made.made or made.adopted:
                 _tell(made)
         serve_ledger(settings, output.note)
 
@@ -151,10 +173,16 @@ def _tell(made: "Initialised") -> None:
         [
             ("origin", made.origin),
             ("home", str(made.home)),
+            ("authority", f"{made.authority_kind} {made.authority_id}"),
             ("log key", made.log_key),
             *((f"{role}'s token", str(path)) for role, path in made.tokens.items()),
         ]
     )
+    if made.adopted:
+        output.note(
+            "New certificates come from this authority; a running service needs no restart."
+        )
+        return
     if not made.made:
         output.note("All of it was there before; nothing was changed.")
         return
