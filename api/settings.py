@@ -77,7 +77,7 @@ class Settings(BaseSettings):
     ] = None
     arc: Annotated[
         str,
-        StringConstraints(pattern=r"^[0-2](\.(0|[1-9][0-9]{0,9})){1,15}$"),
+        StringConstraints(pattern=r"^(0|1|2)(\.(0|[1-9][0-9]{0,9})){1,15}$"),
         Field(description="object identifier that the two extensions of a certificate stand under"),
     ] = "1.3.6.1.4.1.99999"
     behind_proxy: Annotated[

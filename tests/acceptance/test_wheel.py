@@ -1,7 +1,12 @@
-"""The wheel holds all that the product needs: installed elsewhere, without the source, it plays."""
+"""The wheel holds all that the product needs: installed elsewhere, without the source, it plays.
+
+It is built and installed by the commands of the Dockerfile, each with places of ours: what plays
+here is what the image holds.
+"""
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,12 +19,14 @@ from typing import Any
 import pytest
 
 from api.settings import without_real_ledger
+from support.compose import instructions
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("ledger", "projections", "ca", "api", "migrations")
 NOBODY = 65534
+FOUND = list(instructions())
 
 
 @pytest.fixture(scope="module")
@@ -32,29 +39,60 @@ def place() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def wheel(place: Path) -> Path:
-    """Built from a copy: setuptools writes into the tree that it builds from."""
-    source = place / "source"
+def installed(place: Path) -> Path:
+    """The console script of an environment that was made as the image's is."""
+    source = place / "source"  # a copy: setuptools writes into the tree that it builds from
     source.mkdir()
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    for room in ROOMS:
-        shutil.copytree(ROOT / room, source / room, ignore=shutil.ignore_patterns("__pycache__"))
-    pip(sys.executable, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", place, source)
+    copied = [shlex.split(rest) for word, rest in build_stage() if word == "COPY"]
+    for *names, _ in copied:
+        for name in names:
+            if (ROOT / name).is_dir():
+                ignored = shutil.ignore_patterns("__pycache__")
+                shutil.copytree(ROOT / name, source / name, ignore=ignored)
+            else:
+                shutil.copy(ROOT / name, source)
+    for word, rest in build_stage():
+        if word == "RUN":
+            run(*here(shlex.split(rest), place), cwd="/")
     shutil.rmtree(source)
-    (built,) = place.glob("*.whl")
-    return built
+    return place / "venv" / "bin" / "fedledger"
 
 
 @pytest.fixture(scope="module")
-def installed(place: Path, wheel: Path) -> Path:
-    """The console script of an environment that holds the wheel and what the lock file names."""
-    environment = place / "venv"
-    run(interpreter(), "-m", "venv", "--without-pip", environment)
-    python = environment / "bin" / "python"
-    pip(python, "install", "--require-hashes", "--requirement", ROOT / "requirements.lock")
-    pip(python, "install", "--no-deps", "--no-index", wheel)
-    return environment / "bin" / "fedledger"
+def wheel(place: Path, installed: Path) -> Path:
+    (built,) = (place / "wheel").glob("*.whl")
+    return built
+
+
+def build_stage() -> list[tuple[str, str]]:
+    """The instructions of the Dockerfile's first stage."""
+    begin, end = (index for index, (word, _) in enumerate(FOUND) if word == "FROM")
+    return FOUND[begin:end]
+
+
+def here(command: list[str], place: Path) -> list[str | Path]:
+    """A command of the image with this machine's Python, its pip, and places of ours."""
+    assert command[0] == "python3"
+    options: list[str | Path] = []
+    if command[1:3] == ["-m", "pip"]:
+        # pip on behalf of that environment: ours has one or, on Debian, the system's Python.
+        own = subprocess.run(
+            [sys.executable, "-m", "pip", "--version"], capture_output=True, check=False
+        )
+        program: str | Path = sys.executable if own.returncode == 0 else "/usr/bin/python3"
+        options = ["-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input"]
+        command = command[2:]
+    else:
+        program = interpreter()
+    places = {"/source": "source", "/wheel": "wheel", "/opt/fedledger": "venv"}
+    ours = [
+        next(
+            (word.replace(p, str(place / o), 1) for p, o in places.items() if word.startswith(p)),
+            word,
+        )
+        for word in command[1:]
+    ]
+    return [program, *options, *ours]
 
 
 def stranger() -> dict[str, Any]:
@@ -85,14 +123,11 @@ def run(*command: str | Path, **options: Any) -> subprocess.CompletedProcess[str
     return done
 
 
-def pip(python: str | Path, *arguments: str | Path) -> None:
-    """pip on behalf of `python`: this environment's own or, on Debian, the system's."""
-    own = subprocess.run(
-        [sys.executable, "-m", "pip", "--version"], capture_output=True, check=False
-    )
-    program = sys.executable if own.returncode == 0 else "/usr/bin/python3"
-    quiet = ("--quiet", "--disable-pip-version-check", "--no-input")
-    run(program, "-m", "pip", "--python", python, *quiet, *arguments, cwd="/")
+def test_the_image_takes_no_more_from_the_build_than_the_environment() -> None:
+    second = FOUND[len(build_stage()) + FOUND.index(build_stage()[0]) :]
+    taken = [rest for word, rest in second if word == "COPY" and "--from" in rest]
+    assert taken == ["--from=build /opt/fedledger /opt/fedledger"]
+    assert not any("pip" in rest for word, rest in second if word == "RUN")
 
 
 def test_everything_of_the_rooms_is_inside_and_nothing_else(wheel: Path) -> None:
