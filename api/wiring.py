@@ -180,7 +180,7 @@ def compose(
         bad_credentials=Throttle(settings.bad_credentials_per_minute, seconds),
         enrollments=Throttle(settings.enrollments_per_minute, seconds),
         readings=readings,
-        search=Search(ledger.record, reader.view, lambda _: 0),
+        search=Search(ledger.record, reader.view),
         tail=Tail(
             ledger.listen, lambda: ledger.record.head().size, most=max(1, settings.threads // 4)
         ),

@@ -7,6 +7,7 @@ the event compares (`projections/search.py`). Which terms an event has is `ledge
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import groupby
 from struct import pack, unpack
 from typing import Any, Final
 
@@ -14,6 +15,8 @@ from psycopg import Connection
 
 from ledger.recorded import RecordedEvent
 
+NAME: Final = "event-terms"
+"""The name under which the table is followed."""
 BLOCK: Final = 2048
 """Positions in one row: as bits 256 bytes, a row that fits any page and is quickly combined."""
 
@@ -73,6 +76,31 @@ def places_of(events: Iterable[RecordedEvent]) -> dict[tuple[int, int], set[int]
 def row(term: int, block: int, offsets: Iterable[int]) -> tuple[int, int, bytes]:
     """The row of one term and block."""
     return term, block, _packed(offsets)
+
+
+def wrong_blocks(
+    rows: Iterable[tuple[int, int, bytes]], events: Iterable[RecordedEvent]
+) -> list[int]:
+    """Return the blocks whose rows are not those that follow from the events, in any order.
+
+    rows: all there are. events: those up to the table's position, in order. Holds no more than one
+    block of them: rows are summed up per block, and the sums compared.
+    """
+    sums: dict[int, int] = {}
+    for term, block, positions in rows:
+        sums[block] = sums.get(block, 0) + _sum_of(term, positions)
+    wrong = []
+    for block, members in groupby(events, key=lambda event: (event.position - 1) // BLOCK):
+        expected = sum(_sum_of(term, _packed(at)) for (term, _), at in places_of(members).items())
+        if sums.pop(block, 0) != expected:
+            wrong.append(block)
+    return sorted([*wrong, *sums])
+
+
+def _sum_of(term: int, positions: bytes) -> int:
+    # A sum, not a chain: the rows come in any order. None is changed without another sum.
+    content = term.to_bytes(8, signed=True) + positions
+    return int.from_bytes(blake2b(content, digest_size=24).digest())
 
 
 @lru_cache(maxsize=8192)

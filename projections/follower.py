@@ -47,6 +47,12 @@ _EVENTS: Final = """SELECT position, stream_id, version, topic, recorded_at, bod
 _ADVANCE: Final = "UPDATE projection_progress SET position = %s WHERE name = %s"
 
 
+def progress(connection: psycopg.Connection[Any], name: str) -> int:
+    """How far the tables of `name` have come, as this connection's transaction sees it."""
+    row = connection.execute(_LOOK, [name]).fetchone()
+    return int(row[0]) if row else 0
+
+
 @dataclass(frozen=True, slots=True)
 class Followed:
     """Tables filled together after the commit. `name`: of their progress, for ever.

@@ -7,6 +7,7 @@ from projections import (
     alarms,
     authorities,
     certificates,
+    event_terms,
     grants,
     operators,
     peers,
@@ -33,5 +34,6 @@ INLINE: Final[tuple[InlineProjection, ...]] = (
 
 FOLLOWED: Final[tuple[Followed, ...]] = (
     Followed(HISTORY, lambda: HistoryWriter(Histories(INLINE))),
+    Followed(event_terms.NAME, lambda: event_terms.write),
 )
 """Everything that is filled after the commit, in the order in which it is."""

@@ -16,15 +16,15 @@ from psycopg import Connection
 from ledger.record import MAX_PAGE, Filter, Question, Record
 from ledger.recorded import RecordedEvent
 from projections import event_terms
+from projections.follower import progress
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """`read` opens one consistent view of the tables; `followed` says in it how far the index is."""
+    """`read` opens one consistent view of the tables."""
 
     record: Record
     read: Callable[[], AbstractContextManager[Connection[Any]]]
-    followed: Callable[[Connection[Any]], int]
 
     def page(
         self,
@@ -44,7 +44,7 @@ class Search:
         within = self._within(wanted, after, newest_first)
         limit = min(limit, MAX_PAGE)
         with self.read() as connection:
-            known = self.followed(connection)
+            known = progress(connection, event_terms.NAME)
             old = replace(within, last=min(within.last or 0, known))
             new = replace(within, first=max(within.first, known + 1))
             parts = [

@@ -6,7 +6,7 @@ on meanwhile.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import psycopg
@@ -18,9 +18,16 @@ from ledger.database import conninfo
 from ledger.events import Event
 from ledger.folds import FOLDS
 from ledger.reading import Fold
+from ledger.recorded import RecordedEvent
+from projections import event_terms
 from projections.comparing import comparable
+from projections.follower import progress
 from projections.registry import INLINE
 from projections.verify_history import HistoryAudit
+
+_EVENTS: Final = """SELECT position, stream_id, version, topic, recorded_at, body, leaf
+    FROM ledger_events WHERE position <= {known} ORDER BY position"""
+_TERMS: Final = "SELECT term, block, positions FROM event_terms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +72,17 @@ def check_ledger(
         for table in inline:
             _compare(connection, table, states.of(table.state), audit)
         past.compare(connection, audit.frontier.size, audit.complain)
+        _compare_terms(connection, audit)
     return Report(audit.frontier.size, audit.frontier.root(), tuple(audit.violations))
+
+
+def _compare_terms(connection: psycopg.Connection[Any], audit: Audit) -> None:
+    known = progress(connection, event_terms.NAME)
+    events = (RecordedEvent(*row) for row in rows(connection, _EVENTS.format(known=known)))
+    for block in event_terms.wrong_blocks(rows(connection, _TERMS), events):
+        first = block * event_terms.BLOCK + 1
+        where = f"event_terms, positions {first} to {first + event_terms.BLOCK - 1}"
+        audit.complain(where, "not the terms of these events")
 
 
 def check_newest(dsn: str, newest: int) -> Report:

@@ -194,7 +194,10 @@ COLUMNS |= {
     f"{name}_history": columns + "from_position bigint !\n to_position bigint !"
     for name, columns in COLUMNS.items()
     if name.startswith("federation_")
-} | {"projection_progress": "name text !\n position bigint !"}
+} | {
+    "projection_progress": "name text !\n position bigint !",
+    "event_terms": "term bigint !\n block integer !\n positions bytea !",
+}
 
 LABELS: Final = {
     "peer_state": ["pending", "active", "suspended", "revoked"],
@@ -274,6 +277,7 @@ INDEXES: Final = {
     ("federation_peers_history", "UNIQUE btree (id, from_position)"),
     ("federation_peers_history", "btree (lower(name))"),
     ("federation_policy_history", "UNIQUE btree (id, from_position)"),
+    ("event_terms", "UNIQUE btree (term, block)"),
     ("projection_progress", "UNIQUE btree (name)"),
 }
 
@@ -287,6 +291,7 @@ PRIVILEGES: Final = {
     "ledger_head": {"SELECT", "UPDATE"},
     "schema_migration": {"SELECT"},
     "projection_progress": {"SELECT", "INSERT", "UPDATE"},
+    "event_terms": {"SELECT", "INSERT", "UPDATE"},
 }
 
 
