@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from api.operation import READERS, Operation
-from api.wire import Id, Page, Position, Query, Time, Truth, Wire, digits
+from api.wire import COMBINATION, Id, Page, Position, Query, Time, Truth, Wire, digits
 
 LONGEST_WAIT: Final = 15
 """Seconds. Shorter than what a connection may be idle, and than a service takes to end."""
@@ -86,7 +86,7 @@ class EventFilter(Conditions, Page):
     @model_validator(mode="after")
     def _waits_for_the_next(self) -> "EventFilter":
         if self.wait and self.newest_first:
-            raise PydanticCustomError("format", "wait does not go with newest_first")
+            raise PydanticCustomError(COMBINATION, "wait does not go with newest_first")
         return self
 
 

@@ -250,6 +250,7 @@ def _general(row: Operation) -> set[str]:
         ),
         (row.conditional, {"stale"}),
         (row.of_a_moment, {"as-of", "catching-up"}),
+        (row.combines, {"combination"}),
         (row.out is not None and "next" in row.out.model_fields, {"cursor"}),
     )
     return {code for applies, codes in asked if applies for code in codes}

@@ -83,6 +83,11 @@ class Operation:
         return self.query is not None and issubclass(self.query, AsOf)
 
     @property
+    def combines(self) -> bool:
+        """Whether some of its parameters do not go together."""
+        return self.query is not None and bool(self.query.__pydantic_decorators__.model_validators)
+
+    @property
     def rehearsable(self) -> bool:
         """Whether `?dry_run=true` is understood."""
         return self.command and self.access == "operator"

@@ -107,6 +107,7 @@ _DOOR: Final[Mapping[str, tuple[int, str]]] = {
     "invalid": (422, "What was sent is not valid; `errors` says what and where."),
     "invalid-scope": (422, "The scope is not valid; `errors` has every issue."),
     "as-of": (422, "The moment asked for lies in the future, or the position is not recorded yet."),
+    "combination": (422, "The parameters are well formed, but they do not go together."),
     "cursor": (422, "The cursor does not belong to this list and these filters."),
     "idempotency-key-reused": (422, "The Idempotency-Key was used with another body."),
     "csr-malformed": (422, "The CSR is not one PEM block or DER of RFC 2986."),

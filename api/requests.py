@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from api.body import MAX_BODY, decode
 from api.operation import Operation
 from api.problems import Issue, MalformedError, MediaTypeError, TooLargeError, pointer
-from api.wire import parse_accessor, parse_id, parse_name, parse_position, parse_serial
+from api.wire import COMBINATION, parse_accessor, parse_id, parse_name, parse_position, parse_serial
 from ledger.errors import InvalidError, NotFoundError
 
 _MOST_PARAMETERS: Final = 30
@@ -149,7 +149,8 @@ def validated(model: type[BaseModel], value: object, *, in_query: bool = False) 
         found = error.errors(include_url=False, include_input=False, include_context=False)
     issues = tuple(dict.fromkeys(_issue(model, one, in_query=in_query) for one in found))
     what = "the query" if in_query else "the body"
-    raise InvalidError(f"{what} is not valid", issues=issues)
+    apart = any(one["type"] != COMBINATION for one in found)
+    raise InvalidError(f"{what} is not valid", code=None if apart else COMBINATION, issues=issues)
 
 
 def _issue(model: type[BaseModel], error: Mapping[str, Any], *, in_query: bool) -> Issue:

@@ -212,6 +212,11 @@ Truth = Annotated[bool, BeforeValidator(_truth)]
 Position = Annotated[int, Field(ge=1, le=2**53), BeforeValidator(digits)]
 
 
+COMBINATION: Final = "combination"
+"""Type of the error of parameters that are well formed and do not go together: no JSON schema can
+say so of a query, so it has a problem code of its own."""
+
+
 class Query(Wire):
     """Base of what may stand after the question mark."""
 
@@ -231,7 +236,7 @@ class AsOf(Query):
     @model_validator(mode="after")
     def _one_moment(self) -> Self:
         if self.as_of is not None and self.as_of_position is not None:
-            raise PydanticCustomError("moments", "must name as_of or as_of_position, not both")
+            raise PydanticCustomError(COMBINATION, "must name as_of or as_of_position, not both")
         return self
 
 

@@ -61,6 +61,7 @@ _KINDS: Final[Mapping[str, Callable[[Operation], bool]]] = MappingProxyType(
         "With an id in its path": lambda row: bool(row.parameters),
         "With a body": lambda row: row.body is not None,
         "A list": lambda row: row.query is not None and "cursor" in row.query.model_fields,
+        "Whose parameters may not go together": lambda row: row.combines,
         "That records something": lambda row: row.command,
         "That takes `If-Match`": lambda row: (
             row.command and row.versioned and row.status != HTTPStatus.CREATED

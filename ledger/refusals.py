@@ -75,11 +75,11 @@ REFUSALS: Final[Mapping[str, str]] = MappingProxyType(
         "four-eyes": "Who proposed or amended a grant cannot approve it.",
         "unauthorized": "The credential, token or certificate is not valid.",
         # Elsewhere.
-        "authority-unavailable": "The signing authority cannot be asked (503).",
+        "authority-unavailable": "The signing authority cannot be asked.",
         "crl-by-authority": "That authority signs elsewhere; no revocation list is published here.",
-        "issuance-failed": "The authority did not issue; the same request starts anew (503).",
-        "mis-issued": "The authority returned another certificate than ordered (502).",
-        "not-found": "No such thing, or not the caller's (404).",
+        "issuance-failed": "The authority did not issue; the same request starts anew.",
+        "mis-issued": "The authority returned another certificate than ordered.",
+        "not-found": "No such thing, or not the caller's.",
     }
 )
 """Code → what it means. The error raised with it carries a text that says what to do next."""

@@ -141,7 +141,7 @@ def test_what_was_not_there_yet_is_not_found(place: House) -> None:
         ("as_of_position=999999", "as-of"),
         ("as_of_position=0", "invalid"),
         ("as_of=yesterday", "invalid"),
-        ("as_of=2026-01-01T00:00:00Z&as_of_position=1", "invalid"),
+        ("as_of=2026-01-01T00:00:00Z&as_of_position=1", "combination"),
     ],
 )
 def test_moments_that_cannot_be_asked_for(place: House, query: str, code: str) -> None:

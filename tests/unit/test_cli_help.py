@@ -24,11 +24,25 @@ HEAVY = (
 )
 
 
-@pytest.mark.parametrize("arguments", [["--help"], []])
-def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+COMPLETING = {
+    "_FEDLEDGER_COMPLETE": "bash_complete",
+    "COMP_WORDS": "fedledger p",
+    "COMP_CWORD": "1",
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "expected"),
+    [(["--help"], {}, "Usage: fedledger"), ([], {}, "Usage: fedledger"),
+     ([], COMPLETING, "plain,policy")],
+)  # fmt: skip
+def test_help_and_completion_import_nothing_heavy(
+    arguments: list[str], environment: dict[str, str], expected: str
+) -> None:
     # Which modules, not how many milliseconds: a busy machine must not fail this.
     seen = subprocess.run(
         [sys.executable, "-X", "importtime", str(FEDLEDGER), *arguments],
+        env=os.environ | environment,  # noqa: TID251 -- of a child process, no setting of ours
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     imported = {
@@ -38,7 +52,7 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     }
     assert "click" in imported
     assert imported.isdisjoint(HEAVY)
-    assert "Usage: fedledger" in seen.stdout + seen.stderr
+    assert expected in seen.stdout + seen.stderr
 
 
 @pytest.mark.parametrize("arguments", [["peer", "list"], ["health", "live"], ["grant", "--help"]])
