@@ -150,6 +150,11 @@ def load_client() -> ClientSettings:
         raise SettingsError("; ".join(_described(error))) from None
 
 
+def user_cache() -> Path:
+    """Where this user's programs keep what can be made again (XDG base directories)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+
 def without_real_ledger() -> dict[str, str]:
     """This process's environment without whatever could lead to a real ledger or database.
 

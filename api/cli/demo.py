@@ -14,6 +14,7 @@ import click
 from api.cli import output, timeline
 from api.cli.exits import CommandError, Exit
 from api.cli.stage import Ran, Stage, stage
+from api.cli.stage_ca import FOLDER, find_program
 
 GRANT_OID: Final = "1.3.6.1.4.1.99999.1"
 SUBJECT_USER_OID: Final = "1.3.6.1.4.1.99999.2"
@@ -27,15 +28,21 @@ _USER: Final = "user-17"
     type=click.Path(path_type=Path, file_okay=False),
     help="Keep the ledger in this new or empty directory.",
 )
-def demo(as_json: bool, keep: Path | None) -> None:
+@click.option("--ca", type=click.Choice(["local", "step-ca"]), default="local", show_default=True,
+              help="What signs certificates: the ledger itself, or a real step-ca.")  # fmt: skip
+@click.option("--step-ca-program", type=click.Path(path_type=Path, dir_okay=False),
+              help="The step-ca to run; else one in PATH, or that of tests/step_ca/build.sh.")  # fmt: skip
+def demo(as_json: bool, keep: Path | None, ca: str, step_ca_program: Path | None) -> None:
     """Play the whole story on a throw-away ledger: propose, approve, enroll, revoke, prove.
 
-    Touches no real home, database or profile. Ends with 0 only if every step did what it should.
+    With --ca step-ca it sets a step-ca up, starts it, and has it sign. Touches no real home, database or profile. Ends with 0 only if every step did what it should.
     """
+    program = find_program(step_ca_program) if ca == "step-ca" else None
     told = Told()
+    told.document["ca"] = ca
     output.note("A throw-away ledger is being made; this takes some seconds.")
     try:
-        with stage(keep) as place:
+        with stage(keep, program) as place:
             Story(place, told).play()
     except CommandError as error:
         told.document["failed"] = {"title": error.title, "detail": error.detail}
@@ -48,6 +55,10 @@ def demo(as_json: bool, keep: Path | None) -> None:
     output.note("Everything was as it should be.", mark="✓", colour="green")
     if keep:
         output.note(f"Kept in {keep.absolute()}. To go on:")
+        if program:
+            folder = keep.absolute() / FOLDER
+            files = f"{folder}/config/ca.json --password-file {folder}/secrets/password"
+            output.note(f"  {program} {files} &")
         output.note(f"  FEDLEDGER_HOME={keep.absolute()} fedledger serve")
 
 
@@ -57,7 +68,7 @@ class Told:
 
     document: dict[str, Any] = field(
         default_factory=lambda: {
-            "ok": False, "peer": None, "grants": [], "certificate": None, "extensions": {},
+            "ok": False, "ca": "local", "peer": None, "grants": [], "certificate": None, "extensions": {},
             "events": [], "checks": [],
         }
     )  # fmt: skip
@@ -193,6 +204,17 @@ class Story:
             came = integrity["detail"] if integrity else examined.errors
             raise CommandError(Exit.INTEGRITY, "the record is not sound", str(came))
         self._done(f"The record was recomputed and is sound: {integrity['detail']}")
+        self._check_authority(checks)
+
+    def _check_authority(self, checks: list[dict[str, Any]]) -> None:
+        found = {check["id"]: check["status"] for check in checks if check["id"].startswith("ca-")}
+        if self._document["ca"] == "local":
+            self._expect("the checks of a step-ca", found, {})
+            return
+        ailing = {name: status for name, status in found.items() if status != "ok"}
+        self._expect("what doctor finds at the step-ca", ailing, {})
+        self._expect("the number of checks at the step-ca", len(found) > 0, True)
+        self._done(f"Doctor looked at the step-ca, and {len(found)} checks found nothing.")
 
     # ---- how a step is played and judged --------------------------------------------------
 

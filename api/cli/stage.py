@@ -16,14 +16,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
 from api.cli.exits import CommandError, Exit
+from api.cli.stage_ca import step_ca
 from api.settings import without_real_ledger
 
 _START_SECONDS: Final = 120.0  # a slow disk makes a database cluster in this, with much to spare
@@ -81,10 +82,11 @@ def console_script() -> str:
 
 
 @contextmanager
-def stage(keep: Path | None) -> Iterator[Stage]:
+def stage(keep: Path | None, step_ca_program: Path | None = None) -> Iterator[Stage]:
     """Bring up a ledger, and take everything down again whatever happens, Ctrl-C included.
 
-    With `keep`, an empty or new directory, the state stays there; without, nothing stays.
+    With `keep`, an empty or new directory, the state stays there; without, nothing stays. With
+    `step_ca_program` it issues with a step-ca of its own, otherwise by itself.
 
     Raises:
         CommandError: the directory is in use, or the service does not come up.
@@ -92,9 +94,14 @@ def stage(keep: Path | None) -> Iterator[Stage]:
     with _terminated_like_interrupted():
         home = _kept_home(keep) if keep else _temporary_home()
         service: subprocess.Popen[bytes] | None = None
+        authority = ExitStack()
         try:
+            begun: AbstractContextManager[Mapping[str, str]] = nullcontext({})
+            if step_ca_program is not None:
+                begun = step_ca(home, step_ca_program)
             environment = {
                 **without_real_ledger(),
+                **authority.enter_context(begun),
                 "FEDLEDGER_HOME": str(home),
                 "FEDLEDGER_PORT": "0",  # the system finds a free one, without a race
                 "FEDLEDGER_ORIGIN": ORIGIN,
@@ -105,7 +112,11 @@ def stage(keep: Path | None) -> Iterator[Stage]:
             url = _wait_until_ready(service, home / _LOG)
             yield Stage(home, url, {**environment, "FEDLEDGER_URL": url})
         finally:
-            _take_down(service, home, keep=keep is not None)
+            with _undisturbed():
+                _stop(service, home)
+                authority.close()
+                if keep is None:
+                    shutil.rmtree(home, ignore_errors=True)
 
 
 def _start(home: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
@@ -137,22 +148,19 @@ def _said_ready(log: Path) -> str:
     return found[1] if found else ""
 
 
-def _take_down(service: subprocess.Popen[bytes] | None, home: Path, *, keep: bool) -> None:
+def _stop(service: subprocess.Popen[bytes] | None, home: Path) -> None:
     from migrations.embedded import Embedded
 
-    with _undisturbed():
-        if service is not None and service.poll() is None:
-            service.terminate()
-            try:
-                service.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                os.killpg(service.pid, signal.SIGKILL)
-                service.wait()
-        # Removing the data directory under a running server would leave it behind without a home.
-        _poll(Embedded(home).stop, _STOP_SECONDS)
-        _poll(lambda: _unwatched(home), _STOP_SECONDS)
-        if not keep:
-            shutil.rmtree(home, ignore_errors=True)
+    if service is not None and service.poll() is None:
+        service.terminate()
+        try:
+            service.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(service.pid, signal.SIGKILL)
+            service.wait()
+    # Removing the data directory under a running server would leave it behind without a home.
+    _poll(Embedded(home).stop, _STOP_SECONDS)
+    _poll(lambda: _unwatched(home), _STOP_SECONDS)
 
 
 def _unwatched(home: Path) -> bool:

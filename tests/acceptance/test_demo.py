@@ -13,6 +13,7 @@ from cryptography import x509
 from api.settings import without_real_ledger
 from migrations.embedded import Embedded
 from support.installation import FEDLEDGER, Installation, running
+from support.step_ca import program as step_ca_program
 from support.waiting import wait_until
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
@@ -41,9 +42,9 @@ def place() -> Iterator[Path]:
     shutil.rmtree(home, ignore_errors=True)
 
 
-def start(place: Path, *arguments: str) -> subprocess.Popen[str]:
-    ours = {"TMPDIR": str(place), "HOME": str(place / "real-home")}
-    environment = {**without_real_ledger(), **TRAPS, **ours}
+def start(place: Path, *arguments: str, **more: str) -> subprocess.Popen[str]:
+    ours = {"TMPDIR": str(place), "HOME": str(place / "real-home"), "XDG_CACHE_HOME": "/nowhere"}
+    environment = {**without_real_ledger(), **TRAPS, **ours, **more}
     return subprocess.Popen(
         [FEDLEDGER, "demo", *arguments], env=environment, text=True, cwd="/",
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -132,6 +133,57 @@ def test_a_kept_demo_can_be_served_again(place: Path) -> None:
             assert [peer["state"] for peer in peers] == ["active"]
     finally:
         wait_until(Embedded(kept).stop, "the kept database stops", 60)
+
+
+@pytest.mark.step_ca
+def test_the_story_on_a_real_step_ca(place: Path) -> None:
+    """The same job, signed by a server that the demo sets up and starts itself."""
+    chosen = ("--ca", "step-ca", "--step-ca-program", str(step_ca_program()))
+    out, err = (demo := start(place, "--json", *chosen)).communicate(timeout=300)
+    assert demo.returncode == 0, err
+    told = json.loads(out)
+    assert (told["ok"], told["ca"]) == (True, "step-ca")
+    assert told["extensions"] == {
+        "1.3.6.1.4.1.99999.1": told["grants"][0]["id"],
+        "1.3.6.1.4.1.99999.2": told["grants"][0]["subject_user_id"],
+    }
+    certificate = x509.load_pem_x509_certificate(told["certificate"].encode())
+    found = {one.oid.dotted_string for one in certificate.extensions}
+    assert "1.3.6.1.4.1.37476.9000.64.1" in found  # which nothing but a step-ca writes
+    assert "Mosaic federation" in certificate.issuer.rfc4514_string()
+    (adopted,) = (e for e in told["events"] if e["topic"] == "authority.adopted.v1")
+    assert adopted["body"]["data"]["kind"] == "step-ca"
+    assert {c["status"] for c in told["checks"] if c["id"].startswith("ca-")} == {"ok"}
+    assert list(place.iterdir()) == []
+    assert processes_under(place) == []
+
+
+@pytest.mark.step_ca
+def test_an_interrupted_story_on_a_step_ca_takes_everything_down(place: Path) -> None:
+    chosen = ("--ca", "step-ca", "--step-ca-program", str(step_ca_program()))
+    demo = start(place, *chosen)
+    try:
+        wait_until(lambda: list(place.glob("*/data/postmaster.pid")), "the database starts", 120)
+        demo.send_signal(signal.SIGINT)
+        demo.communicate(timeout=90)
+    finally:
+        demo.kill()
+    assert demo.returncode == 130
+    wait_until(lambda: not processes_under(place), "its children end", 30)
+    assert list(place.iterdir()) == []
+
+
+def test_without_a_step_ca_it_says_how_to_get_one(place: Path) -> None:
+    _, err = (demo := start(place, "--ca", "step-ca", PATH="/nowhere")).communicate(timeout=60)
+    assert demo.returncode == 7
+    assert "no step-ca on this machine" in err
+    assert "tests/step_ca/build.sh" in err
+    _, err = (
+        demo := start(place, "--ca", "step-ca", "--step-ca-program", "/nowhere/step-ca")
+    ).communicate(timeout=60)
+    assert demo.returncode == 2
+    assert "/nowhere/step-ca" in err
+    assert list(place.iterdir()) == []
 
 
 def test_a_directory_in_use_is_not_taken(place: Path) -> None:
