@@ -19,6 +19,8 @@ import httpx
 
 from api.settings import without_real_ledger
 from migrations.embedded import Embedded
+from projections.verify import check_ledger
+from support.databases import bindir
 from support.waiting import wait_until
 
 FEDLEDGER = Path(sys.executable).with_name("fedledger")
@@ -160,14 +162,26 @@ def free_port() -> int:
 
 @contextmanager
 def installation() -> Iterator[Installation]:
-    """An installation that does not exist yet; whatever runs on its home is gone afterwards."""
+    """An installation that does not exist yet; whatever runs on its home is gone afterwards.
+
+    At the end of a test that went well the ledger in its private database is checked.
+    """
     # Short, and open to the server's account, unlike tmp_path as root.
     home = Path(tempfile.mkdtemp(prefix="fedledger-acceptance-", dir="/tmp"))
     try:
         yield Installation(home)
+        assert_sound(home)
     finally:
         wait_until(Embedded(home).stop, f"nobody uses {home}", 60)
         shutil.rmtree(home, ignore_errors=True)
+
+
+def assert_sound(home: Path) -> None:
+    """Check the whole ledger in a home's private database, if one was made there."""
+    if (home / "data" / "PG_VERSION").exists():
+        with Embedded(home, bindir=bindir()) as postgres:
+            report = check_ledger(postgres.service_dsn)
+        assert report.ok, str(report)
 
 
 @contextmanager
