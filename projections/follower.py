@@ -44,6 +44,7 @@ _TAKE: Final = "SELECT position FROM projection_progress WHERE name = %s FOR UPD
 _LOOK: Final = "SELECT position FROM projection_progress WHERE name = %s"
 _EVENTS: Final = """SELECT position, stream_id, version, topic, recorded_at, body, leaf
     FROM ledger_events WHERE position > %s ORDER BY position LIMIT %s"""
+_HEAD: Final = "SELECT size FROM ledger_head"
 _ADVANCE: Final = "UPDATE projection_progress SET position = %s WHERE name = %s"
 
 
@@ -114,12 +115,12 @@ class Follower:
 
     def follow(
         self,
-        progress: Callable[[str, int], object] | None = None,
+        progress: Callable[[str, int, int], object] | None = None,
         until: Callable[[], bool] = lambda: False,
     ) -> None:
         """Bring everything up to the head, as it is at the end.
 
-        `progress` is told a name and its position after each batch; `until` is asked whether to
+        `progress` is told a name, its position and the head's after each batch; `until` is asked whether to
         stop before one. What another process is working on is left to it.
 
         Raises:
@@ -132,7 +133,7 @@ class Follower:
                 if not step.events:
                     break
                 if progress is not None:
-                    progress(name, step.position)
+                    progress(name, step.position, self._size())
 
     def position(self, name: str) -> int:
         """How far the tables of `name` have come."""
@@ -144,6 +145,11 @@ class Follower:
         """Close the connection."""
         with self._mutex:
             self._forget()
+
+    def _size(self) -> int:
+        with self._mutex:
+            row = self._connected().execute(_HEAD).fetchone()
+        return int(row[0]) if row else 0
 
     def _step(self, name: str) -> _Step:
         """Write one batch of `name`."""

@@ -16,6 +16,7 @@ from api.cli.exits import CommandError, Exit
 
 if TYPE_CHECKING:
     from api.init import Initialised
+    from api.settings import Settings
 
 
 _FILE: Final = click.Path(path_type=Path, dir_okay=False)
@@ -78,6 +79,7 @@ def init(
             ca_password_file=ca_password_file,
         )  # fmt: skip
         made = initialise(settings)
+        _catch_up(settings)
     _tell(made)
 
 
@@ -112,6 +114,7 @@ def up(host: str | None, port: int | None, behind_proxy: bool | None) -> None:
         # With the serving role's DSN alone nothing can be created: then it serves what is there.
         if settings.embedded or settings.owner_dsn is not None:
             made = initialise(settings)
+            _catch_up(settings)
             if made.made or made.adopted:
                 _tell(made)
         serve_ledger(settings, output.note)
@@ -130,15 +133,21 @@ def serve(host: str | None, port: int | None, behind_proxy: bool | None) -> None
 
 @click.command("migrate")
 def migrate() -> None:
-    """Bring the database's schema up to date; with an embedded database, its own."""
+    """Bring the database's schema up to date; with an embedded database, its own.
+
+    Then the tables that are filled after the commit are brought up to the last event, which takes
+    minutes for a million. It may be interrupted and run again; a running service does it as well.
+    """
     from api.init import migrate as bring_up_to_date
     from api.settings import load
     from api.wiring import database
 
-    with explained(), database(load()) as dsns:
-        applied = bring_up_to_date(dsns)
-    for name in applied:
-        output.note(f"applied {name}")
+    with explained():
+        settings = load()
+        with database(settings) as dsns:
+            for name in bring_up_to_date(dsns):
+                output.note(f"applied {name}")
+            _catch_up(settings)
     output.note("the schema is up to date")
 
 
@@ -165,6 +174,25 @@ def doctor(as_json: bool) -> int:
             if row["hint"]:
                 output.note(f"{row['id']}: {row['hint']}")
     return EXIT[status]
+
+
+def _catch_up(settings: "Settings") -> None:
+    """Bring what is filled after the commit up to the last event, showing how far it is."""
+    from contextlib import closing
+
+    from api.wiring import database
+    from ledger.errors import LedgerError
+    from projections.follower import Follower
+    from projections.registry import FOLLOWED
+
+    with database(settings) as dsns, closing(Follower(dsns.service, FOLLOWED)) as follower:
+        try:
+            with output.Progress() as shown:
+                follower.follow(shown)
+        except LedgerError as error:
+            raise CommandError(
+                Exit.UNREACHABLE, "The tables are not up to date", error.detail
+            ) from error
 
 
 def _tell(made: "Initialised") -> None:

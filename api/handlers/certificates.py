@@ -45,6 +45,7 @@ def _page(asked: Asked, query: wire.GrantCertificateFilter, **more: Any) -> Answ
         query,
         lambda snapshot, after: certificates.page(
             snapshot.connection,
+            recorded_by=snapshot.at if asked.moment.past else None,
             after=parse_serial(after) if after else None,
             limit=query.limit + 1,
             **filters | more,

@@ -50,6 +50,7 @@ def list_(asked: Asked) -> Answer:
             subject_user_id=query.subject_user_id,
             expires_before=query.expires_before,
             sensitive=query.sensitive,
+            recorded_by=snapshot.at if asked.moment.past else None,
             after=place(after),
             limit=query.limit + 1,
         ),

@@ -26,7 +26,8 @@ BEGIN
         ('federation_alarms', 'id'), ('federation_enrollment_rejections', 'id')
     ) AS t (name, key) LOOP
         -- A row holds at positions from_position <= P < to_position; the last one has no end.
-        -- Ends are filled in later, once, and stand in no index: that keeps the update in its page.
+        -- Ends are filled in later, once, and stand in no index but of a few rows: that keeps the
+        -- update in its page.
         EXECUTE format('CREATE TABLE %I (LIKE %I, from_position bigint NOT NULL, '
                        'to_position bigint NOT NULL CHECK (to_position > from_position), '
                        'PRIMARY KEY (%I, from_position)) WITH (fillfactor = 85)',
@@ -36,9 +37,11 @@ BEGIN
         FROM pg_attribute
         WHERE attrelid = present.name::regclass AND attnum > 0 AND NOT attisdropped;
         -- In a subselect the setting is read once per statement, not once per row.
+        -- The range says the same once more, for the index that finds what held at a position.
         EXECUTE format('CREATE VIEW as_of.%I AS SELECT %s FROM %I '
                        'WHERE from_position <= (SELECT current_setting(''fedledger.position'')::bigint) '
-                       'AND to_position > (SELECT current_setting(''fedledger.position'')::bigint)',
+                       'AND to_position > (SELECT current_setting(''fedledger.position'')::bigint) '
+                       'AND int8range(from_position, to_position) @> (SELECT current_setting(''fedledger.position'')::bigint)',
                        present.name, columns, present.name || '_history');
         EXECUTE format('GRANT SELECT ON as_of.%I TO fedledger_service', present.name);
     END LOOP;
@@ -48,6 +51,11 @@ $$;
 CREATE INDEX federation_peers_history_name ON federation_peers_history (lower(name));
 CREATE INDEX federation_grants_history_proposed_at ON federation_grants_history (proposed_at, id, from_position);
 CREATE INDEX federation_grants_history_status ON federation_grants_history (status, proposed_at, id, from_position);
+-- Short or rare: of all the rows with such a status hardly any holds at one position.
+CREATE INDEX federation_grants_history_waiting ON federation_grants_history
+    USING gist (int8range(from_position, to_position))
+    WHERE status IN ('pending_approval', 'pending_enrollment', 'suspended');
+CREATE INDEX federation_grants_history_from ON federation_grants_history USING brin (from_position);
 CREATE INDEX federation_grants_history_peer ON federation_grants_history (peer_id, proposed_at, id, from_position);
 CREATE INDEX federation_grants_history_subject ON federation_grants_history (subject_user_id, proposed_at, id, from_position);
 CREATE INDEX federation_enrollment_tokens_history_grant ON federation_enrollment_tokens_history (grant_id, accessor, from_position);
@@ -57,3 +65,15 @@ CREATE INDEX federation_certificates_history_key ON federation_certificates_hist
 CREATE INDEX federation_certificates_history_tbs ON federation_certificates_history (tbs_sha256) WHERE tbs_sha256 IS NOT NULL;
 CREATE INDEX federation_credentials_history_operator ON federation_credentials_history (operator_id, accessor, from_position);
 CREATE INDEX federation_alarms_history_raised_at ON federation_alarms_history (raised_at, id, from_position);
+CREATE INDEX federation_certificates_history_from ON federation_certificates_history USING brin (from_position);
+CREATE INDEX federation_certificates_history_state ON federation_certificates_history (state, authorized_at, serial, from_position)
+    WHERE state <> 'issued';
+CREATE INDEX federation_certificates_history_revoked ON federation_certificates_history (authorized_at, serial, from_position)
+    WHERE revoked_at IS NOT NULL;
+
+-- Lists of the present, by what few of many have.
+CREATE INDEX federation_grants_status ON federation_grants (status, proposed_at, id);
+CREATE INDEX federation_certificates_state ON federation_certificates (state, authorized_at, serial)
+    WHERE state <> 'issued';
+CREATE INDEX federation_certificates_revoked ON federation_certificates (authorized_at, serial)
+    WHERE revoked_at IS NOT NULL;

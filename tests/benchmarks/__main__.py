@@ -19,6 +19,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import append  # noqa: E402
 import grants  # noqa: E402
+import moments  # noqa: E402
 import past  # noqa: E402
 
 from api import loglines  # noqa: E402
@@ -26,7 +27,7 @@ from migrations.binaries import find_binaries  # noqa: E402
 from migrations.embedded import Embedded  # noqa: E402
 from support import databases  # noqa: E402
 
-SECTIONS: Final = ("append", "vacuum", "grants", "memory", "past")
+SECTIONS: Final = ("append", "vacuum", "grants", "memory", "past", "moments")
 
 
 def main() -> None:
@@ -69,6 +70,12 @@ def main() -> None:
         if "past" in chosen:
             with cluster.database() as database:
                 past.rate(database, given.past or (50_000 if quick else 1_000_000))
+        if "moments" in chosen:
+            with cluster.database() as database, tempfile.TemporaryDirectory() as home:
+                made = moments.furnished(
+                    database, Path(home), given.past or (50_000 if quick else 1_000_000)
+                )
+                moments.measure(database, Path(home), (made.first, made.last), 20 if quick else 100)
 
 
 @contextmanager

@@ -67,8 +67,8 @@ def compare(database: Database, home: Path, rounds: int, seconds: float) -> None
         connection.execute(_COPY)
     with ExitStack() as stack:
         services = {
-            "library": stack.enter_context(_service(database, home, body, library=True)),
-            "ours": stack.enter_context(_service(database, home, body)),
+            "library": stack.enter_context(running_service(database, home, body, library=True)),
+            "ours": stack.enter_context(running_service(database, home, body)),
         }
         for each in services.values():
             each.requests(count=200)  # connections, prepared statements
@@ -84,7 +84,7 @@ def compare(database: Database, home: Path, rounds: int, seconds: float) -> None
 def memory(database: Database, home: Path, requests: int) -> None:
     """Print the service's resident set as it answers so many requests."""
     body = _furnish(database, home)
-    with _service(database, home, body) as service:
+    with running_service(database, home, body) as service:
         step = max(1, requests // 10)
         print(f"\nMemory of the service over {requests} times POST /v1/grants", flush=True)
         seen = [service.memory]
@@ -109,7 +109,7 @@ def _furnish(database: Database, home: Path) -> bytes:
 
 
 @contextmanager
-def _service(
+def running_service(
     database: Database, home: Path, body: bytes, *, library: bool = False
 ) -> Iterator[Service]:
     process = subprocess.Popen(

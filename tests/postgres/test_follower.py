@@ -44,10 +44,10 @@ def test_batches_come_in_order_without_gaps_and_once(database: Database) -> None
     with checked_store(database) as store:
         for _ in range(10):
             register(store)
-        told: list[tuple[str, int]] = []
-        follower.follow(lambda name, position: told.append((name, position)))
+        told: list[tuple[object, ...]] = []
+        follower.follow(lambda *step: told.append(step))
         assert [len(batch) for batch in seen.batches] == [4, 4, 2]
-        assert told == [("seen", 4), ("seen", 8), ("seen", 10)]
+        assert told == [("seen", 4, 10), ("seen", 8, 10), ("seen", 10, 10)]
         register(store)
         follower.reach("seen", 11)
         follower.reach("seen", 3)

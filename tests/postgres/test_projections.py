@@ -201,7 +201,7 @@ def _many_grants(connection: Connection[Any]) -> list[Grant]:
             sensitive=bool(turn % 2),
             scope=parse_scope({"resources": [name], "max_rows_per_query": 1}),
             expires_at=NOW + (turn % 4) * MINUTE,
-            proposed_at=NOW + (turn // 3) * MINUTE,
+            proposed_at=NOW - (10 - turn // 3) * MINUTE,
         )
         for turn, name in enumerate(["tasks", "notes", "credentials"] * 4)
     ]

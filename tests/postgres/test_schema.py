@@ -279,6 +279,30 @@ INDEXES: Final = {
     ("federation_policy_history", "UNIQUE btree (id, from_position)"),
     ("event_terms", "UNIQUE btree (term, block)"),
     ("projection_progress", "UNIQUE btree (name)"),
+    ("federation_certificates", "btree (authorized_at, serial) WHERE (revoked_at IS NOT NULL)"),
+    (
+        "federation_certificates",
+        "btree (state, authorized_at, serial) WHERE (state <> 'issued'::text)",
+    ),
+    ("federation_certificates_history", "brin (from_position)"),
+    (
+        "federation_certificates_history",
+        "btree (authorized_at, serial, from_position) WHERE (revoked_at IS NOT NULL)",
+    ),
+    (
+        "federation_certificates_history",
+        "btree (state, authorized_at, serial, from_position) WHERE (state <> 'issued'::text)",
+    ),
+    ("federation_grants", "btree (status, proposed_at, id)"),
+    ("federation_grants_history", "brin (from_position)"),
+    (
+        "federation_grants_history",
+        (
+            "gist (int8range(from_position, to_position)) WHERE (status = ANY (ARRAY["
+            "'pending_approval'::grant_status, 'pending_enrollment'::grant_status, "
+            "'suspended'::grant_status]))"
+        ),
+    ),
 }
 
 FACTS: Final = ("ledger_claims", "ledger_events", "ledger_idempotency", "ledger_nodes")
