@@ -4,8 +4,8 @@ It asks no authority. What may be authorized is decided by `ledger/enrollment.py
 `ledger/certificates.py`; here their answers become appends. The numbers are those of SPEC §5.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final
 from uuid import UUID
 
@@ -31,10 +31,14 @@ _Start = Authorized | StillOpen | AlreadyIssued | CloneSuspected
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The issuance to drive on, or to answer with. `new`: this call authorized it."""
+    """The issuance to drive on, or to answer with. `new`: this call authorized it.
+
+    `seen`: the states that the decision read, as it left them, by stream.
+    """
 
     issuance_id: UUID
     new: bool
+    seen: Mapping[UUID, object] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +78,15 @@ class Authorizations:
         self._current = current
         self._randomness = randomness
         self._arc = arc
+        # What every order reads and hardly ever changes, as the last one left it.
+        self._usual: Mapping[UUID, object] = {}
 
     def enroll(
-        self, call: Call, grant_id: UUID, presented: enrollment.Presented, csr: Csr
+        self, call: Call, grant: Grant, presented: enrollment.Presented, csr: Csr
     ) -> Started:
         """Redeem a token with a CSR, or find what the same two led to before (6.).
+
+        `grant`: as it was when the token was recognised.
 
         Raises:
             InvalidError: `csr-subject`.
@@ -101,9 +109,9 @@ class Authorizations:
                 _check_subject(csr, seen.peer)
             return start
 
-        return self._start(call, grant_id, choose)
+        return self._start(call, grant, choose)
 
-    def renew(self, call: Call, grant_id: UUID, serial: str, csr: Csr) -> Started:
+    def renew(self, call: Call, grant: Grant, serial: str, csr: Csr) -> Started:
         """Authorize the successor of a certificate, or find the one the same CSR led to (7.).
 
         Raises:
@@ -127,26 +135,32 @@ class Authorizations:
                 _check_subject(csr, seen.peer)
             return start
 
-        return self._start(call, grant_id, choose)
+        return self._start(call, grant, choose)
 
     def _start(
-        self, call: Call, grant_id: UUID, choose: Callable[[Reading, _Seen], _Start]
+        self, call: Call, grant: Grant, choose: Callable[[Reading, _Seen], _Start]
     ) -> Started:
         def decide(reading: Reading) -> Started | ForbiddenError:
-            return _append(reading, grant_id, choose(reading, self._seen(reading, grant_id)))
+            return _append(reading, grant.id, choose(reading, self._seen(reading, grant.id)))
 
         try:
-            recorded = self._ledger.decide(call, decide)
+            seen = {**self._usual, grant.id: grant}
+            recorded = self._ledger.decide(call, decide, seen=seen)
         except ClaimTakenError as error:
-            if error.stream_id != grant_id:
+            if error.stream_id != grant.id:
                 raise _taken(error) from None
             # Our own twin was faster: decided anew, this finds what the twin authorized.
             recorded = self._ledger.decide(call, decide)
         if isinstance(recorded.value, ForbiddenError):
             if recorded.events:
-                log_alarm(CLONE, str(grant_id))
+                log_alarm(CLONE, str(grant.id))
             raise recorded.value
-        return recorded.value
+        self._usual = {
+            stream_id: state
+            for stream_id, state in recorded.used.items()
+            if isinstance(state, Policy | Authority)
+        }
+        return replace(recorded.value, seen=recorded.used)
 
     def _seen(self, reading: Reading, grant_id: UUID) -> _Seen:
         grant = reading.state(Grant, grant_id)

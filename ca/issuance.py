@@ -16,22 +16,23 @@ issuance that closes without its certificate makes that serial count as revoked.
 """
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final, Literal
+from functools import partial
+from typing import Any, Final, Literal, TypeVar
 from uuid import UUID
 
 from psycopg import Connection
 
 from ca.authority import Authority, AuthorityRefused, AuthorityUnavailable
 from ca.authorization import Authorizations, read_request
-from ca.closings import Close, Wrong, as_ordered, mismatched, refused
+from ca.closings import MIS_ISSUED, Close, Wrong, append_closing, as_ordered, mismatched, refused
 from ca.orders import signing_order
 from ca.profile import DEFAULT_ARC, check_certificate
 from ca.recognition import Recognition
-from ca.rejections import Attempt, Rejections, add_alarm, log_alarm
+from ca.rejections import Attempt, Rejections, log_alarm
 from ca.signers import Fixed, Signers
 from ledger import authorities, issuance
 from ledger.application import Ledger
@@ -53,8 +54,9 @@ from projections import certificates
 
 Step = Literal["1-authorized", "2-signed", "3-checked", "4-recorded"]
 Read = Callable[[], AbstractContextManager[Connection[Any]]]
+Seen = Mapping[UUID, object]
+S = TypeVar("S")
 
-MIS_ISSUED: Final = "mis-issued"
 RETRY_AFTER: Final = 10
 """Seconds until it is worth asking an authority again that could not be asked."""
 
@@ -122,12 +124,12 @@ class IssuanceCycle:
         call = _from_peer(call, grant.peer_id, presented.accessor)
         request = self._recognition.request(call, attempt, grant, csr)
         try:
-            started = self._authorizations.enroll(call, grant.id, presented, request)  # 1.
+            started = self._authorizations.enroll(call, grant, presented, request)  # 1.
         except (UnauthorizedError, InvalidError, RefusedError, GoneError) as error:
             self._recognition.refuse(call, attempt.with_request(request), error)
         if started.new:
             self._at_step("1-authorized")
-        return self.drive(call, grant.id, started.issuance_id)
+        return self._drive(call, grant.id, started.issuance_id, started.seen)
 
     def renew(self, call: Call, serial: str, csr: bytes | str) -> Enrolled:
         """Renew the certificate the caller authenticated with (step 7), with a CSR of a new key.
@@ -145,10 +147,10 @@ class IssuanceCycle:
         if grant is None or not _holds(call.actor, serial, grant):
             raise NotFoundError("there is no certificate of this serial")
         call, request = _once(call), read_request(csr)
-        started = self._authorizations.renew(call, grant.id, serial, request)  # 1.
+        started = self._authorizations.renew(call, grant, serial, request)  # 1.
         if started.new:
             self._at_step("1-authorized")
-        return self.drive(call, grant.id, started.issuance_id)
+        return self._drive(call, grant.id, started.issuance_id, started.seen)
 
     def drive(self, call: Call, grant_id: UUID, issuance_id: UUID) -> Enrolled:
         """Drive one issuance from wherever it stands to its end: steps 2 to 4.
@@ -162,25 +164,30 @@ class IssuanceCycle:
             MisIssuedError: the authority returned something else.
             UnavailableError: `authority-unavailable`: it stays open; `issuance-failed`: closed.
         """
-        found = self._issuance(grant_id, issuance_id)
+        return self._drive(call, grant_id, issuance_id, {})
+
+    def _drive(self, call: Call, grant_id: UUID, issuance_id: UUID, seen: Seen) -> Enrolled:
+        """`seen`: states folded a moment ago; whatever is appended is refused if one has moved."""
+        found = self._issuance(grant_id, issuance_id, seen)
         if not found.open:
             return self._recorded(call, grant_id, issuance_id)
         order = signing_order(found.authorization)
-        signer, chain = self._signer(found)
+        signer, chain = self._signer(found, seen)
+        closing = partial(self._close, call, grant_id, issuance_id, seen)
         try:
             der = signer.sign(order, timeout=self._sign_timeout)  # 2.
         except AuthorityUnavailable as error:
             raise _unavailable("the signing authority does not answer now") from error
         except AuthorityRefused as error:
-            return self._close(call, grant_id, issuance_id, refused(issuance_id, error))
+            return closing(refused(issuance_id, error))
         self._at_step("2-signed")
         extra = signer.extra_extensions
         findings = check_certificate(der, order, chain, allowed_extra_oids=extra)  # 3.
         self._at_step("3-checked")
         if findings:
             wrong = Wrong(der, findings)
-            return self._close(call, grant_id, issuance_id, mismatched(issuance_id, wrong), wrong)
-        return self._close(call, grant_id, issuance_id, as_ordered(issuance_id, der))  # 4.
+            return closing(mismatched(issuance_id, wrong), wrong)
+        return closing(as_ordered(issuance_id, der))  # 4.
 
     def abandon(self, call: Call, grant_id: UUID, issuance_id: UUID, detail: str) -> None:
         """Close an issuance nobody can drive on (5.); its serial counts as revoked. Idempotent."""
@@ -194,18 +201,22 @@ class IssuanceCycle:
 
     # ---- between the steps --------------------------------------------------------------------
 
-    def _issuance(self, grant_id: UUID, issuance_id: UUID) -> Issuance:
-        grant = self._ledger.load(Grant, grant_id)
+    def _issuance(self, grant_id: UUID, issuance_id: UUID, seen: Seen) -> Issuance:
+        grant = self._state(Grant, grant_id, seen)
         found = grant.issuances.get(issuance_id) if grant else None
         if found is None:
             raise NotFoundError("the grant has no such issuance")
         return found
 
-    def _signer(self, found: Issuance) -> tuple[Authority, tuple[bytes, ...]]:
+    def _state(self, kind: type[S], stream_id: UUID, seen: Seen) -> S | None:
+        state = seen.get(stream_id)
+        return state if isinstance(state, kind) else self._ledger.load(kind, stream_id)
+
+    def _signer(self, found: Issuance, seen: Seen) -> tuple[Authority, tuple[bytes, ...]]:
         """Who signs, and the chain on record that the result is checked against."""
         authority_id = found.authorization.authority_id
         signer = self.signers.find(authority_id)
-        adopted = self._ledger.load(authorities.Authority, authority_id)
+        adopted = self._state(authorities.Authority, authority_id, seen)
         if signer is None or adopted is None:
             raise _unavailable("the signing authority of this issuance is not configured here")
         return signer, adopted.chain
@@ -215,6 +226,7 @@ class IssuanceCycle:
         call: Call,
         grant_id: UUID,
         issuance_id: UUID,
+        seen: Seen,
         close: Close,
         wrong: Wrong | None = None,
     ) -> Enrolled:
@@ -224,26 +236,27 @@ class IssuanceCycle:
         """
 
         def decide(reading: Reading) -> LedgerError | None:
-            grant = reading.state(Grant, grant_id)
-            outcome = close(reading, grant, reading.state(Peer, grant.peer_id))
-            if isinstance(outcome, Closed):
-                reading.append(Grant, grant_id, *outcome.facts)
-            elif wrong is not None:
-                wrong.record(reading, outcome.issuance)
-            if wrong is not None:
-                serial = grant.issuances[issuance_id].serial
-                about = (str(grant_id), str(issuance_id), serial)
-                add_alarm(reading, MIS_ISSUED, about, "; ".join(wrong.findings))
-            return outcome.error if isinstance(outcome, Closed) else None
+            return append_closing(reading, grant_id, issuance_id, close, wrong)
 
-        recorded = self._ledger.decide(call, decide)
+        recorded = self._ledger.decide(call, decide, seen=seen)
         if wrong is not None:
             log_alarm(MIS_ISSUED, str(issuance_id))
         self._at_step("4-recorded")
         if recorded.value is not None:
             raise recorded.value
+        grant = recorded.used[grant_id]
         closed_here = any(event.originator_id == grant_id for event in recorded.events)
+        if closed_here and isinstance(grant, Grant) and self._stand(recorded.used):
+            return self._answer(grant_id, grant.issuances[issuance_id], seen, replayed=False)
         return self._recorded(call, grant_id, issuance_id, replayed=not closed_here)
+
+    def _stand(self, used: Seen) -> bool:
+        """Whether the grant and its peer are still as the last append left them."""
+        return not any(
+            self._ledger.record.stream(state.id, after_version=state.version, limit=1)
+            for state in used.values()
+            if isinstance(state, Grant | Peer)
+        )
 
     def _recorded(
         self, call: Call, grant_id: UUID, issuance_id: UUID, *, replayed: bool = True
@@ -255,15 +268,18 @@ class IssuanceCycle:
             peer = reading.state(Peer, grant.peer_id)
             return issuance.recorded(grant.issuances[issuance_id], grant, peer, reading.at)
 
-        found = self._ledger.decide(call, look).value
-        adopted = self._ledger.load(authorities.Authority, found.authorization.authority_id)
+        recorded = self._ledger.decide(call, look)
+        return self._answer(grant_id, recorded.value, recorded.used, replayed=replayed)
+
+    def _answer(self, grant_id: UUID, found: Issuance, seen: Seen, *, replayed: bool) -> Enrolled:
+        adopted = self._state(authorities.Authority, found.authorization.authority_id, seen)
         if found.certificate is None or adopted is None:
             raise AssertionError("an issued certificate and its authority are on record")
         return Enrolled(
             certificate=found.certificate,
             chain=adopted.chain,
             grant_id=grant_id,
-            issuance_id=issuance_id,
+            issuance_id=found.id,
             serial=found.serial,
             not_before=found.not_before,
             not_after=found.not_after,

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
 
@@ -207,13 +208,14 @@ def check_certificate(
     """
     if not chain:
         raise ValueError("no chain to check against")
-    issuers = [x509.load_der_x509_certificate(link) for link in chain]
+    issuers, broken = _pinned(tuple(chain))
     try:
         certificate = x509.load_der_x509_certificate(der)
         wanted = _wanted_extensions(certificate, order, issuers[0])
         return (
             *_check_fields(certificate, order, len(children(children(der)[0].der))),
-            *_check_signatures(certificate, issuers),
+            *_check_signature(certificate, issuers[0]),
+            *broken,
             *_check_extensions(_raw_extensions(certificate, der), wanted, allowed_extra_oids),
         )
     except PARSER_ERRORS as error:
@@ -290,18 +292,32 @@ def _check_fields(
         yield "subject: not exactly the ordered common name"
 
 
-def _check_signatures(
-    certificate: x509.Certificate, issuers: Sequence[x509.Certificate]
-) -> Iterable[str]:
-    """The certificate by the first, each by the next, the last (the pinned root) by itself."""
+def _check_signature(certificate: x509.Certificate, issuer: x509.Certificate) -> Iterable[str]:
     if certificate.signature_algorithm_oid not in _SIGNATURES:
         yield "signature: algorithm not accepted"
-    signed = [certificate, *issuers]
-    for depth, (one, by) in enumerate(zip(signed, [*issuers, issuers[-1]], strict=True)):
-        try:
-            one.verify_directly_issued_by(by)
-        except (*PARSER_ERRORS, InvalidSignature):
-            yield f"chain: the signature at depth {depth} does not verify"
+    if not _is_signed_by(certificate, issuer):
+        yield "chain: the signature at depth 0 does not verify"
+
+
+@lru_cache(maxsize=16)
+def _pinned(chain: tuple[bytes, ...]) -> tuple[tuple[x509.Certificate, ...], tuple[str, ...]]:
+    """Return a pinned chain's certificates, and which signatures among them do not verify: each by
+    the next, the last (the root) by itself. Worth keeping: it takes longer than all else here."""
+    issuers = tuple(x509.load_der_x509_certificate(link) for link in chain)
+    findings = (
+        f"chain: the signature at depth {depth} does not verify"
+        for depth, (one, by) in enumerate(zip(issuers, [*issuers[1:], issuers[-1]], strict=True), 1)
+        if not _is_signed_by(one, by)
+    )
+    return issuers, tuple(findings)
+
+
+def _is_signed_by(one: x509.Certificate, by: x509.Certificate) -> bool:
+    try:
+        one.verify_directly_issued_by(by)
+    except (*PARSER_ERRORS, InvalidSignature):
+        return False
+    return True
 
 
 def _check_extensions(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any, Final, Generic, TypeVar, cast
 from uuid import UUID
 
@@ -157,10 +158,15 @@ class Store(Application[UUID]):
         fn: Callable[[Reading], T],
         *,
         again: Callable[[tuple[Event, ...]], T] | None = None,
+        seen: Mapping[UUID, object] = MappingProxyType({}),
     ) -> Recorded[T]:
         """Let `fn` decide on what it reads, and append what it appended to its `Reading`.
 
-        `fn` may be called up to four times and must have no effect but on its argument. A call
+        `seen`: states that the caller has just folded, by stream, which saves loading them. They
+        serve an append only, which is refused if one of them has moved; whatever else `fn` makes of
+        them is decided again on what is loaded. Not with an idempotency record.
+
+        `fn` may be called up to five times and must have no effect but on its argument. A call
         whose idempotency record exists is not decided: its value is `again(events)`, or else the
         first event's stream as those events left it.
 
@@ -172,9 +178,31 @@ class Store(Application[UUID]):
             Whatever `fn` raises.
         """
         if call.idempotency is None or call.dry_run:
-            return self._decide(call, fn)
+            return (seen and self._decide_on(seen, call, fn)) or self._decide(call, fn)
         with self._turns.turn(call.idempotency.name):
             return self._replayed(call.idempotency, again) or self._decide(call, fn, again)
+
+    def _decide_on(
+        self, seen: Mapping[UUID, object], call: Call, fn: Callable[[Reading], T]
+    ) -> Recorded[T] | None:
+        """Decide on states seen before; None if that leads to no append, or one has moved."""
+
+        def load(kind: type[S], stream_id: UUID) -> S | None:
+            state = seen.get(stream_id)
+            return state if isinstance(state, kind) else self.load(kind, stream_id)
+
+        reading = Reading(load, self.folds, call, self.clock())
+        try:
+            value = fn(reading)
+        except LedgerError:
+            return None
+        if not reading.events or call.dry_run:
+            return None
+        try:
+            position = self._append(call, reading)
+        except (IntegrityError, StaleReadError):
+            return None
+        return Recorded(value, position, reading.events, used=reading.states)
 
     def _decide(
         self,

@@ -2,7 +2,8 @@
 
 One private PostgreSQL with fsync on; pgbench, the library's own recorder and ours stand on it, and
 their rounds are interleaved, so that a busy machine slows all alike. Medians and ratios are printed
-and judged against the goals; it asserts nothing and ends with 0.
+and judged against the goals; it asserts nothing and ends with 0. The section `issuance` needs the
+step-ca that tests/step_ca/build.sh builds.
 """
 
 import argparse
@@ -19,6 +20,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import append  # noqa: E402
 import grants  # noqa: E402
+import issuance  # noqa: E402
 import moments  # noqa: E402
 import past  # noqa: E402
 
@@ -27,7 +29,7 @@ from migrations.binaries import find_binaries  # noqa: E402
 from migrations.embedded import Embedded  # noqa: E402
 from support import databases  # noqa: E402
 
-SECTIONS: Final = ("append", "vacuum", "grants", "memory", "past", "moments")
+SECTIONS: Final = ("append", "vacuum", "grants", "memory", "past", "moments", "issuance")
 
 
 def main() -> None:
@@ -39,6 +41,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--events", type=int, help="in the table that is vacuumed")
     parser.add_argument("--past", type=int, help="events in the made-up past")
+    parser.add_argument("--certificates", type=int, help="in a round of issuance")
     parser.add_argument("--requests", type=int, help="whose memory is watched")
     parser.add_argument(
         "--no-sync", action="store_true", help="fsync off: what the processors can do"
@@ -67,6 +70,9 @@ def main() -> None:
         if "memory" in chosen:
             with cluster.database() as database, tempfile.TemporaryDirectory() as home:
                 grants.memory(database, Path(home), requests)
+        if "issuance" in chosen:
+            with cluster.database() as database:
+                issuance.compare(database, rounds, given.certificates or (100 if quick else 400))
         if "past" in chosen:
             with cluster.database() as database:
                 past.rate(database, given.past or (50_000 if quick else 1_000_000))
