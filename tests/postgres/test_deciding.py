@@ -107,6 +107,60 @@ def test_one_that_comes_to_exist_is_read_again(database: Database) -> None:
     other.close()
 
 
+def test_a_state_seen_before_saves_loading_it(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with checked_store(database) as store:
+        peer = register(store).value
+
+        def fail(*_: object) -> None:
+            raise AssertionError("it was loaded")
+
+        decision = after(peer.id, uuid4(), lambda number: None)
+        with monkeypatch.context() as patched:
+            patched.setattr(store, "load", fail)
+            recorded = store.decide(call(), decision, seen={peer.id: peer})
+        assert recorded.value == 1
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_a_state_seen_before_that_has_moved_is_decided_anew(
+    database: Database, written: bool
+) -> None:
+    with checked_store(database) as store:
+        peer, new = register(store).value, uuid4()
+        update(store, peer.id, "https://moved.example")
+        found: list[str] = []
+
+        def decision(reading: Reading) -> None:
+            found.append(reading.state(Peer, peer.id).base_url)
+            if written:
+                reading.append(Peer, peer.id, PeerUpdated(base_url="https://next.example"))
+            else:
+                fact = PeerRegistered(name="new", base_url="https://new.example")
+                reading.append(Peer, new, fact, claims=[claimed_name("new")])
+
+        store.decide(call(), decision, seen={peer.id: peer})
+        assert found == [peer.base_url, "https://moved.example"]
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+def test_what_is_no_append_is_never_the_last_word_on_a_state_seen_before(
+    database: Database, refuses: bool
+) -> None:
+    with checked_store(database) as store:
+        peer = register(store).value
+        update(store, peer.id, "https://moved.example")
+
+        def decision(reading: Reading) -> str:
+            url = reading.state(Peer, peer.id).base_url
+            if refuses and url == peer.base_url:
+                raise RefusedError("not while it is there", code="grant-suspended")
+            return url
+
+        assert store.decide(call(), decision, seen={peer.id: peer}).value == "https://moved.example"
+
+
 def test_a_conflict_on_the_written_stream_is_decided_anew(database: Database) -> None:
     with checked_store(database) as store:
         peer = register(store).value.id
