@@ -59,8 +59,7 @@ def main() -> None:
     print(f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f} at the start", flush=True)
     with _server(durable=not given.no_sync) as (cluster, program):
         if "append" in chosen:
-            with cluster.database() as database:
-                append.rates(database, program, given.threads, rounds, seconds)
+            append.rates(cluster, program, given.threads, rounds, seconds)
         if "vacuum" in chosen:
             with cluster.database() as database:
                 append.vacuumed(database, given.threads, events, max(3, rounds // 2), seconds)

@@ -19,8 +19,11 @@ from eventsourcing.utils import Environment, EnvType
 from measuring import Round, Work, of_latencies, timed
 from psycopg.conninfo import conninfo_to_dict
 
-from ledger.events import CallDenied, Event
+from ledger.appends import Claim, Idempotency
+from ledger.events import POLICY_ID, CallDenied, Event, PeerRegistered
 from ledger.mapper import EventMapper
+from ledger.peers import claimed_name, evolve
+from projections.peers import PROJECTION
 from support.appending import event_of, register, store_on
 from support.databases import Database
 
@@ -31,6 +34,8 @@ _BARE: Final = """CREATE TABLE bare (stream_id uuid NOT NULL, version bigint NOT
     PRIMARY KEY (stream_id, version)); CREATE UNIQUE INDEX ON bare (position)"""
 _INSERT: Final = """INSERT INTO bare (stream_id, version, topic, body) VALUES (%s, %s, %s, %s)
     RETURNING position"""
+_DIGEST: Final = "0" * 64
+_TRIES: Final = 5
 MOST_THREADS: Final = 16
 
 
@@ -74,6 +79,13 @@ class Pgbench:
         self._dsn = dsn
 
     def measure(self, threads: int, seconds: float) -> Round:
+        for doubled in range(_TRIES):
+            if found := self._round(threads, seconds * 2**doubled):
+                return found
+        raise RuntimeError(f"pgbench did nothing in {_TRIES} rounds")
+
+    def _round(self, threads: int, seconds: float) -> Round | None:
+        """One round; None if nothing was done in it, as on a machine that is very busy."""
         body = EventMapper().to_stored_event(event()).state.hex()
         script = (
             "INSERT INTO bare (stream_id, version, topic, body) VALUES"
@@ -95,8 +107,8 @@ class Pgbench:
                 for line in log.read_text().splitlines()
             ]
         found = re.search(r"tps = ([0-9.]+)", said)
-        if found is None:
-            raise RuntimeError(f"pgbench said: {said}")
+        if found is None or not latencies:
+            return None
         return of_latencies(latencies, len(latencies) / float(found[1]))
 
 
@@ -177,8 +189,29 @@ class Ours:
         return timed(self.workers(threads), seconds)
 
 
+class OursWhole(Ours):
+    """The same with everything in: what was read, a claim, a current-state row, a call's record."""
+
+    name = "ours: save, whole"
+
+    def workers(self, threads: int) -> list[Work]:
+        return [self._save] * threads
+
+    def _save(self) -> None:
+        stream = uuid4()
+        fact = PeerRegistered(name=f"peer {stream.hex[:12]}", base_url="https://peer.example")
+        new = event_of(stream, 1, fact)
+        self.app.save(
+            new,
+            reads={POLICY_ID: 0},
+            claims=[Claim(*claimed_name(fact.name), 0)],
+            rows={PROJECTION: PROJECTION.changed(None, evolve(None, new))},
+            idempotency=Idempotency("benchmark", "POST", "/v1/peers", stream.hex, _DIGEST),
+        )
+
+
 class OursDeciding(Ours):
-    """A whole command: decided on what it reads, with its claim and its current-state row."""
+    """A command: decided on what it reads, with its claim and its current-state row."""
 
     name = "ours: decide"
 
