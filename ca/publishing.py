@@ -7,11 +7,12 @@ certificate is good: `ledger.issuance.revocation_of` does.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from functools import cache
+from typing import Any, Final, TypeVar
 from uuid import UUID, uuid4
 
 from psycopg import Connection
@@ -25,9 +26,12 @@ from ledger.grant_state import Grant
 from ledger.issuance import revocation_of
 from ledger.peers import Peer
 from ledger.reading import Call
+from ledger.record import VersionAt
 from ledger.recorded import RecordedEvent
 from projections import authorities, certificates
 from projections.authorities import AuthorityRow
+
+S = TypeVar("S")
 
 LIFE: Final = timedelta(hours=24)
 """From a list's thisUpdate to its nextUpdate. A new one comes at half of it, or with a change."""
@@ -164,36 +168,25 @@ class RevocationLists:
         record = self._ledger.record
         grants = record.versions_at({grant for grant, _ in living}, TAKES_AWAY, position)
         peers = record.versions_at({peer for _, peer in living}, TAKES_AWAY, position)
+
+        @cache
+        def peer_then(peer_id: UUID) -> Peer:
+            return self._then(Peer, peer_id, peers)
+
         return [
             entry
             for grant_id, peer_id in living
             if grant_id in grants and (grants[grant_id].holds or peers[peer_id].holds)
-            for entry in self._of_grant(
-                (grant_id, grants[grant_id].version),
-                (peer_id, peers[peer_id].version),
-                authority_id,
-                at,
+            for entry in _of_grant(
+                self._then(Grant, grant_id, grants), peer_then(peer_id), authority_id, at
             )
         ]
 
-    def _of_grant(
-        self,
-        of_grant: tuple[UUID, int],
-        of_peer: tuple[UUID, int],
-        authority_id: UUID,
-        at: datetime,
-    ) -> Iterator[_Entry]:
-        grant = self._ledger.load(Grant, of_grant[0], version=of_grant[1])
-        peer = self._ledger.load(Peer, of_peer[0], version=of_peer[1])
-        if grant is None or peer is None:
-            raise AssertionError("a certificate's grant and peer are never gone")
-        for issuance in grant.issuances.values():
-            if issuance.authorization.authority_id != authority_id or issuance.not_after < at:
-                continue
-            found = revocation_of(issuance, grant, peer, at)
-            if found is not None:
-                revoked = Revoked(issuance.serial, found.at, found.reason)
-                yield _Entry(revoked, issuance.not_after)
+    def _then(self, kind: type[S], stream_id: UUID, versions: Mapping[UUID, VersionAt]) -> S:
+        state = self._ledger.load(kind, stream_id, version=versions[stream_id].version)
+        if state is None:
+            raise AssertionError("what was recorded is never gone")
+        return state
 
     def _row(self, authority_id: UUID | None) -> AuthorityRow:
         with self._read() as connection:
@@ -225,6 +218,15 @@ class RevocationLists:
 
     def _last(self, authority_id: UUID) -> RecordedEvent | None:
         return self._ledger.record.last_of(authority_id, CrlPublished.TOPIC)
+
+
+def _of_grant(grant: Grant, peer: Peer, authority_id: UUID, at: datetime) -> Iterator[_Entry]:
+    for issuance in grant.issuances.values():
+        if issuance.authorization.authority_id != authority_id or issuance.not_after < at:
+            continue
+        found = revocation_of(issuance, grant, peer, at)
+        if found is not None:
+            yield _Entry(Revoked(issuance.serial, found.at, found.reason), issuance.not_after)
 
 
 def _outlived(connection: Connection[Any], row: AuthorityRow, now: datetime) -> bool:
