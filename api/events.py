@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from api.operation import READERS, Operation
-from api.wire import COMBINATION, Id, Page, Position, Query, Time, Truth, Wire, digits
+from api.wire import COMBINATION, Id, Name, Page, Position, Query, Time, Truth, Wire, digits
 
 LONGEST_WAIT: Final = 15
 """Seconds. Shorter than what a connection may be idle, and than a service takes to end."""
@@ -56,8 +56,7 @@ class Conditions(Query):
         Field(description="The id of the request, or of what took several."),
     ] = None
     about: Annotated[
-        str | None,
-        StringConstraints(min_length=1, max_length=200),
+        Name | None,
         Field(
             description="Any id, serial, digest, accessor, user id or address that the event names."
         ),

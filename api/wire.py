@@ -35,14 +35,15 @@ _UUID: Final = re.compile(
 _SERIAL: Final = re.compile(r"[4-7][0-9a-f]{31}", re.ASCII)
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _DECIMAL: Final = re.compile(r"[0-9]{38,39}", re.ASCII)
-_TOKEN: Final = re.compile(r"fl[eo]_[0-9a-z]{16}_")
-_LONGEST_NAME: Final = 200
+_NAME: Final = re.compile(r"(?!fl[eo]_[0-9a-z]{16}_)[ -~]{1,200}")
 ANY_UUID_PATTERN: Final = (
     "^[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}$"
 )
 """What `parse_id` takes."""
 ANY_SERIAL_PATTERN: Final = "^(0[xX])?:*[4-7](:*[0-9A-Fa-f]){31}:*$"
 """What `parse_serial` takes."""
+ANY_NAME_PATTERN: Final = f"^{_NAME.pattern}$"
+"""What `parse_name` takes."""
 TIME_PATTERN: Final = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$"
 
 
@@ -116,7 +117,7 @@ def parse_name(text: str) -> str:
     Raises:
         ValueError: what no id can be; a whole token above all, which has no business in a URL.
     """
-    if not 0 < len(text) <= _LONGEST_NAME or not text.isprintable() or _TOKEN.match(text):
+    if not _NAME.fullmatch(text):
         raise ValueError("not an id")
     if _DECIMAL.fullmatch(text):
         text = f"{int(text):032x}"  # a serial as some programs print it
@@ -207,6 +208,12 @@ Cursor = Annotated[
     str,
     StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,400}$"),
     Field(description="Where to go on: `next` of the page before, with the same filters."),
+]
+# Judged by `parse_name`: pydantic's own patterns cannot look ahead.
+Name = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=200),
+    WithJsonSchema({"type": "string", "pattern": ANY_NAME_PATTERN}),
 ]
 Truth = Annotated[bool, BeforeValidator(_truth)]
 Position = Annotated[int, Field(ge=1, le=2**53), BeforeValidator(digits)]
