@@ -27,6 +27,7 @@ RUN install -d -o 1000 -g 1000 -m 0700 /var/lib/fedledger /home/step /home/step/
 ENV PATH=/opt/fedledger/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
+    HOME=/var/lib/fedledger \
     FEDLEDGER_HOME=/var/lib/fedledger
 USER 1000:1000
 WORKDIR /var/lib/fedledger

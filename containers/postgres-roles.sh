@@ -6,7 +6,7 @@
 set -eu
 
 password() { # ROLE: the last field of its line; a password of ours holds no colon, quote or backslash
-    sed -n "s/^[^#].*:fedledger:$1:\([^:'\\\\]*\)\$/\1/p" "/run/secrets/pgpass-$1" | head -n 1
+    sed -n "s/^[^#].*:fedledger:$1:\([^:'\\\\]*\)\$/\1/p" "${SECRETS_DIRECTORY:-/run/secrets}/pgpass-$1" | head -n 1
 }
 
 owner=$(password fedledger_owner)
