@@ -222,6 +222,9 @@ def _render(
             resp.set_header(name, value)
     if resp.status_code != HTTPStatus.NO_CONTENT:
         resp.content_type = answer.media
+        if answer.stream is not None:
+            resp.stream = answer.stream
+            return
         resp.data = answer.data if answer.data is not None else _encoded(answer.value)
 
 

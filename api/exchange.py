@@ -1,6 +1,6 @@
 """What a handler is given and what it gives back. It knows no web framework and renders nothing."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -9,6 +9,7 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
+from api.export_places import Exports
 from api.health import Unready
 from api.metrics import Metrics
 from api.operation import Operation
@@ -43,6 +44,7 @@ class Services:
 
     unready: why requests cannot be served, None when they can.
     search: finds events by what is in them. tail: waits for the next.
+    exports: what they are signed with, and room for them.
     pools: name → connections in use, connections open.
     reach: returns once the tables followed under a name hold everything up to a position;
         UnavailableError `catching-up` if that takes too long.
@@ -59,6 +61,7 @@ class Services:
     readings: Readings
     search: Search
     tail: Tail
+    exports: Exports
     metrics: Metrics
     unready: Callable[[], Unready | None]
     pools: Callable[[], Mapping[str, tuple[int, int]]]
@@ -119,13 +122,14 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A success. Exactly one of `value` and `data` holds what is sent, or neither for 204.
+    """A success. Exactly one of `value`, `data` and `stream` holds what is sent, or neither for 204.
 
     position: of the ledger, as known to this answer. following: the cursor of the next page.
     """
 
     value: BaseModel | Mapping[str, Any] | None = None
     data: bytes | None = None
+    stream: Iterable[bytes] | None = None
     media: str = JSON
     status: int | None = None
     version: int | None = None

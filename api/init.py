@@ -29,6 +29,7 @@ from psycopg import sql
 
 from api import authorities, step_ca
 from api.exchange import Clock
+from api.log_key import LOG_KEY
 from api.settings import Settings
 from api.wiring import Dsns, WiringError, database, open_ledger, system_clock
 from ca.local import LocalAuthority
@@ -46,7 +47,6 @@ from migrations import runner
 from projections import authorities as on_record
 from projections import certificates, operators
 
-LOG_KEY: Final = Path("keys") / "log.key"
 ROLES: Final = ("admin", "approver")
 
 _UNFINISHED: Final = "init.unfinished"

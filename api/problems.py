@@ -130,6 +130,7 @@ _DOOR: Final[Mapping[str, tuple[int, str]]] = {
         "It may or may not be on record; the same Idempotency-Key again tells which.",
     ),
     "lost-history": (503, "The database has lost events; nothing is written until it is restored."),
+    "log-key-unusable": (503, "The ledger's log key is missing here, or is another ledger's."),
     "occupied": (503, "As many of these calls are under way as may be; Retry-After says when."),
     "projections-version": (503, "The tables belong to another release of this program."),
     "storage-full": (

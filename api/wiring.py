@@ -20,10 +20,12 @@ from api import authorities, loglines
 from api.app import build
 from api.denials import Denials
 from api.exchange import Clock, Services
+from api.export_places import Exports
 from api.following import Following
 from api.handlers.table import HANDLERS
 from api.health import Unready
 from api.last_seen import LastSeen
+from api.log_key import LOG_KEY, LogKey
 from api.maintenance import Maintenance
 from api.metrics import Metrics
 from api.operations import OPERATIONS
@@ -181,6 +183,7 @@ def compose(
         enrollments=Throttle(settings.enrollments_per_minute, seconds),
         readings=readings,
         search=Search(ledger.record, reader.view),
+        exports=Exports(LogKey(settings.home / LOG_KEY)),
         tail=Tail(
             ledger.listen, lambda: ledger.record.head().size, most=max(1, settings.threads // 4)
         ),

@@ -11,6 +11,7 @@ import time
 import tomllib
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -255,6 +256,24 @@ class Client:
             method.upper(), path, params=dict(query or {}), content=content, headers=sent
         )
         return _answer(self._send(request), reports)
+
+    @contextmanager
+    def download(
+        self, path: str, query: Mapping[str, str]
+    ) -> Iterator[tuple[Mapping[str, str], Iterator[bytes]]]:
+        """Yield the headers and the bytes of a long answer, as they come.
+
+        Raises:
+            CommandError: any answer but 2xx, none, or one that is cut off.
+        """
+        try:
+            with self._http.stream("GET", path, params=dict(query)) as response:
+                if not response.is_success:
+                    response.read()
+                    _answer(response, ())
+                yield dict(response.headers), response.iter_bytes()
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
 
     def pages(self, path: str, query: Mapping[str, str]) -> Iterator[Any]:
         """Yield the document of each page, following its `next` cursor to the end."""

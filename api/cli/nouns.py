@@ -16,6 +16,7 @@ from api.cli.audit import about, show_about, tail
 from api.cli.credential import credential
 from api.cli.differences import show_diff
 from api.cli.exits import Exit
+from api.cli.export import export, verify_export
 from api.cli.output import note, show_json, show_pairs, show_table, words
 from api.cli.rotate import rotate
 from api.cli.verbs import Verb
@@ -187,6 +188,8 @@ audit = _noun(
         "show": _verb("event.show", show=_show_event),
         "about": about(_verb("about.show", show=show_about)),
         "tail": tail,
+        "export": export,
+        "verify-export": verify_export,
     },
 )
 alarm = _noun(

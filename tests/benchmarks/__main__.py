@@ -19,6 +19,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import append  # noqa: E402
+import forensics  # noqa: E402
 import grants  # noqa: E402
 import issuance  # noqa: E402
 import moments  # noqa: E402
@@ -29,7 +30,9 @@ from migrations.binaries import find_binaries  # noqa: E402
 from migrations.embedded import Embedded  # noqa: E402
 from support import databases  # noqa: E402
 
-SECTIONS: Final = ("append", "vacuum", "grants", "memory", "past", "moments", "issuance")
+SECTIONS: Final = (
+    "append", "vacuum", "grants", "memory", "past", "moments", "issuance", "forensics",
+)  # fmt: skip
 
 
 def main() -> None:
@@ -81,6 +84,10 @@ def main() -> None:
                     database, Path(home), given.past or (50_000 if quick else 1_000_000)
                 )
                 moments.measure(database, Path(home), (made.first, made.last), 20 if quick else 100)
+        if "forensics" in chosen:
+            with cluster.database() as database, tempfile.TemporaryDirectory() as home:
+                size = given.past or (50_000 if quick else 1_000_000)
+                forensics.pages(database, Path(home), size, 30 if quick else 200)
 
 
 @contextmanager

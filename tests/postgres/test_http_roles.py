@@ -56,6 +56,7 @@ MATRIX: dict[str, str] = {
     "event.list":              "yes    yes       yes      -         -",
     "event.show":              "yes    yes       yes      -         -",
     "diff.list":               "yes    yes       yes      -         -",
+    "event.export":            "yes    yes       yes      -         -",
     "about.show":              "yes    yes       yes      -         -",
     "operator.register":       "yes    -         -        -         -",
     "operator.list":           "yes    yes       yes      -         -",
