@@ -22,7 +22,7 @@ from measuring import of_latencies, table, verdict
 from ledger.terms import words_of
 from projections import event_terms
 from projections.follower import Follower
-from projections.registry import FOLLOWED
+from projections.registry import FOLLOWED, HISTORY
 from support.databases import Database
 from support.past import furnish
 
@@ -135,12 +135,11 @@ def _index(database: Database, events: int) -> None:
     follower.close()
     with psycopg.connect(database.superuser_dsn, autocommit=True) as connection:
         connection.execute("ANALYZE event_terms")
+        # The histories are another section's: here nothing shall be busy with them.
+        connection.execute("INSERT INTO projection_progress VALUES (%s, %s)", [HISTORY, events])
         (sizes,) = connection.execute(_SIZES).fetchall()
     print(f"  index of words: {events / took:.0f} events/s; {sizes[2]} rows, {sizes[0]} and "
           f"{sizes[1]} of its own index", flush=True)  # fmt: skip
-    rest = Follower(database.service_dsn, FOLLOWED)
-    rest.follow()
-    rest.close()
 
 
 def _samples(

@@ -293,3 +293,28 @@ def test_no_thread_is_left_behind(place: House) -> None:
     place.ok("event.list", query=f"wait=1&after={head(place)}&topic=peer.revoked.v1")
     place.parts.services.tail.close()
     assert "tail" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_with_the_index_every_answer_is_the_same(place: House) -> None:
+    grant, certificate, _ = enrolled(place)
+    place.ok("grant.suspend", {"reason": "Lost, then found"}, grant_id=grant["id"])
+    asked = [
+        {"words": "found lost"}, {"about": certificate["serial"]}, {"about": grant["id"]},
+        {"stream": grant["id"], "topic": "grant.suspended.v1"}, {"actor": grant["proposed_by"]},
+        {"correlation": place.ok("event.show", position=5)["body"]["correlation_id"]},
+        {"topic": "peer.registered.v1,grant.proposed.v1", "before": 1000}, {"words": "nothing"},
+    ]  # fmt: skip
+    place.ok("event.list")
+    last = head(place)
+
+    def answers() -> list[list[int]]:
+        return [positions(place, before=last + 1, **{k: v for k, v in one.items() if k != "before"})
+                for one in asked]  # fmt: skip
+
+    story = place.ok("about.show", id=certificate["serial"])
+    before = answers()
+    place.parts.follower.follow()
+    assert place.parts.follower.position("event-terms") >= last
+    assert answers() == before
+    assert place.ok("about.show", id=certificate["serial"]) == story
+    assert [bool(found) for found in before] == [True] * 7 + [False]
