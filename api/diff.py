@@ -10,7 +10,7 @@ from api.wire import Page, Wire
 Kind: TypeAlias = Literal["certificate", "grant", "peer"]
 ThenText = Annotated[
     str,
-    StringConstraints(pattern=r"^([1-9][0-9]{0,15}|[0-9]{4}-[0-9T:Zz.+-]{16,34})$"),
+    StringConstraints(pattern=r"^([1-9][0-9]{0,15}|[0-9]{4}-[0-9T:Zz.+-]{15,34})$"),
 ]
 
 

@@ -3,7 +3,7 @@
 It needs the file and the log's verifier key, and nothing else: no database, no service, no clock.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import BinaryIO
@@ -59,10 +59,8 @@ class ExportReader:
         elif not first.startswith(b"{"):
             raise ExportError("this is no export")
 
-    def events(self, progress: Callable[[int], object] | None = None) -> Iterator[RecordedEvent]:
+    def events(self) -> Iterator[RecordedEvent]:
         """Yield every event in order. Only when it has ended without an error is the file whole.
-
-        progress: is told the size of each line, in bytes.
 
         Raises:
             ExportError: a line, a leaf, an order, the digest, the count or the root is not right,
@@ -72,8 +70,6 @@ class ExportReader:
         while (note := note_in(self.format, line)) is None:
             event = parse_line(self.format, line)
             self._take(event, line)
-            if progress is not None:
-                progress(len(line))
             yield event
             line = self._line()
         self._note = note

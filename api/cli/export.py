@@ -14,7 +14,7 @@ import click
 
 from api.cli.exits import CommandError, Exit
 from api.cli.output import note, show_json, show_pairs
-from api.cli.progress import progress
+from api.cli.progress import shown
 from api.cli.verbs import connection_options, options, taken
 from api.exports import ExportConditions
 from api.operations import BY_NAME
@@ -96,9 +96,9 @@ def _received(arriving: Any, total: int) -> "Manifest":
 
     try:
         reader = ExportReader(arriving)
-        with progress("exporting", total) as told:
+        with shown() as tell:
             for event in reader.events():
-                told(event.position)
+                tell("exporting", event.position, total)
         return reader.manifest
     except ExportError as error:
         raise CommandError(
@@ -151,9 +151,11 @@ def _verify(**values: Any) -> int:
     try:
         with path.open("rb", buffering=_READ) as file:
             reader = ExportReader(file)
-            with progress("checking", path.stat().st_size, unit="bytes") as told:
-                for _ in reader.events(told):
-                    pass
+            with shown() as tell:
+                for done, _ in enumerate(reader.events(), 1):
+                    # How many there are stands on the last line: until then by size.
+                    if done % 1000 == 0:
+                        tell("checking", done, done * path.stat().st_size // file.tell())
             verified = reader.verify(_keys(reader, values["log_key"]))
     except ExportError as error:
         raise CommandError(

@@ -1,4 +1,7 @@
-"""How far long work has come: one line on stderr that rewrites itself, for people only."""
+"""Shows how far long work is, on stderr: a bar on a terminal, a line now and then elsewhere.
+
+`rich` is loaded only for a terminal. It knows no work.
+"""
 
 import sys
 import time
@@ -6,37 +9,59 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-_EVERY: Final = 0.2  # seconds
+from api.cli.output import note
+
+Tell = Callable[[str, int, int], object]
+"""Told what is being done, how many events of how many."""
+
+_EVERY: Final = 5.0  # seconds between two lines
 
 
 @contextmanager
-def progress(what: str, total: int, *, unit: str = "events") -> Iterator[Callable[[int], None]]:
-    """Yield what is told: for bytes the size of each part, else how far it has come of `total`.
+def shown() -> Iterator[Tell]:
+    """Show progress until the block ends."""
+    if not sys.stderr.isatty():
+        yield _Lines().tell
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
-    Without a terminal nothing is written: logs and programs want none of it.
-    """
-    shown = sys.stderr.isatty()
-    adds = unit == "bytes"
-    begun = last = time.monotonic()
-    done = 0
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.completed}/{task.total} events"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda what, done, total: bar.update(
+            task, description=what, completed=done, total=max(1, total)
+        )
 
-    def tell(value: int) -> None:
-        nonlocal done, last
-        done = done + value if adds else value
+
+class _Lines:
+    def __init__(self) -> None:
+        self._began = self._told = time.monotonic()
+        self._what = ""
+
+    def tell(self, what: str, done: int, total: int) -> None:
         now = time.monotonic()
-        if shown and now - last >= _EVERY:
-            last = now
-            _write(what, done, total, unit, now - begun)
+        if what != self._what:
+            self._what, self._began = what, now
+        elif now - self._told < _EVERY:
+            return
+        self._told = now
+        note(f"{what}: {done} of {total} events{self._left(now, done, total)}")
 
-    yield tell
-    if shown and last > begun:
-        _write(what, done, total, unit, time.monotonic() - begun)
-        sys.stderr.write("\n")
-
-
-def _write(what: str, done: int, total: int, unit: str, seconds: float) -> None:
-    share = min(100, 100 * done // max(1, total))
-    rate = done / max(seconds, 0.001)
-    left = max(0, total - done) / max(rate, 0.001)
-    sys.stderr.write(f"\r{what} {share:3d} %  {rate:,.0f} {unit}/s  {left:.0f} s left   ")
-    sys.stderr.flush()
+    def _left(self, now: float, done: int, total: int) -> str:
+        passed = now - self._began
+        if not 0 < done < total or passed < _EVERY:
+            return ""
+        return f", about {passed * (total - done) / done:.0f} s left"
