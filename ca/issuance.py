@@ -252,11 +252,8 @@ class IssuanceCycle:
 
     def _stand(self, used: Seen) -> bool:
         """Whether the grant and its peer are still as the last append left them."""
-        return not any(
-            self._ledger.record.stream(state.id, after_version=state.version, limit=1)
-            for state in used.values()
-            if isinstance(state, Grant | Peer)
-        )
+        used_here = [state for state in used.values() if isinstance(state, Grant | Peer)]
+        return not self._ledger.record.moved({state.id: state.version for state in used_here})
 
     def _recorded(
         self, call: Call, grant_id: UUID, issuance_id: UUID, *, replayed: bool = True

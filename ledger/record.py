@@ -1,7 +1,7 @@
 """Reads the record: what was written, as it was written, in pages. It writes and proves nothing."""
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, NamedTuple
@@ -25,6 +25,12 @@ _AT_ONCE: Final = 250  # bodies to be compared with a question
 ANYTHING: Final = Question()
 _HEAD: Final = """SELECT size, frontier, last_recorded_at, projections_version, clock_timestamp()
     FROM ledger_head WHERE one"""
+_MOVED: Final = """
+SELECT EXISTS (
+    SELECT 1 FROM unnest(%s::uuid[], %s::bigint[]) r(s, v), LATERAL (
+        SELECT 1 FROM ledger_events e WHERE e.stream_id = r.s AND e.version = r.v + 1 LIMIT 1
+    ) q
+)"""
 _EVENTS: Final = sql.SQL(
     """SELECT position, stream_id, version, topic, recorded_at, body, leaf FROM ledger_events
     WHERE {conditions} ORDER BY {order} LIMIT %s"""
@@ -137,6 +143,12 @@ class Record:
             sql.SQL("version"),
             limit,
         )
+
+    def moved(self, versions: Mapping[UUID, int]) -> bool:
+        """Whether one of these streams has more events than this version."""
+        streams, seen = list(versions), list(versions.values())
+        ((moved,),) = self._reads.rows(_MOVED, [streams, seen])
+        return bool(moved)
 
     def page(
         self,
