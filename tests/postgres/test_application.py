@@ -453,6 +453,20 @@ def test_two_admins_who_disable_each_other_do_not_both_succeed(house: House) -> 
     assert len(house.holders_of("admin")) == 1
 
 
+def test_who_is_left_is_part_of_what_was_read(house: House) -> None:
+    """Two admins disabled at once by somebody who is neither: each counted on the other."""
+    other = open_ledger(house.database.service_dsn, house.clock)
+
+    def disable(ledger: Ledger, whom: Actor) -> None:
+        ledger.disable_operator(call(LOCAL), UUID(whom.id), holders_of=house.holders_of)
+
+    house.ledger.before_append = lambda: disable(other, house.admin_2)
+    with refused("last-holder", RefusedError):
+        disable(house.ledger, house.admin)
+    other.close()
+    assert house.holders_of("admin") == [UUID(house.admin.id)]
+
+
 def test_the_last_approver_stays(house: House) -> None:
     ledger = house.ledger
     ledger.disable_operator(
