@@ -44,5 +44,5 @@ def configure(level: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     # Their words at these levels are about themselves; ours say what happened.
-    for name in ("waitress.queue", "psycopg.pool"):
+    for name in ("waitress.queue", "psycopg.pool", "httpx"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -16,7 +16,7 @@ from urllib.parse import quote, urlencode
 import httpx
 import orjson
 import psycopg
-from grants import Service, _service
+from grants import Service, running_service
 from measuring import of_latencies, table, verdict
 
 from ledger.terms import words_of
@@ -103,7 +103,7 @@ def pages(database: Database, home: Path, events: int, rounds: int) -> None:
             {"topic": t, "actor": a}, past.events, dice
         )
     kinds["about/{id}"] = lambda one: f"/v1/about/{quote(one.name)}?limit={_PAGE}"
-    with _service(database, home, b"") as service, _client(service) as client:
+    with running_service(database, home, b"") as service, _client(service) as client:
         latencies: dict[str, list[float]] = {name: [] for name in kinds}
         for sample in samples[: max(3, rounds // 20)]:
             for make in kinds.values():
