@@ -204,6 +204,8 @@ def _authority(scene: _Scene) -> Check:
         hint = "Run `fedledger ca rotate`."
     else:
         return Check("authority", "ok", detail)
+    if newest.kind == "step-ca":
+        hint = _ELSEWHERE
     return Check("authority", "warn" if left > timedelta(0) else "fail", detail, hint)
 
 
@@ -277,6 +279,7 @@ def _seconds(span: timedelta) -> str:
 
 
 _NTP: Final = "Set the clocks of this machine and of the database right (NTP)."
+_ELSEWHERE: Final = "Make its certificates anew where the step-ca runs, then run `fedledger init --ca step-ca` again."
 _TAMPERED: Final = "Stop writing, keep everything as it is, and compare with a backup."
 _CHECKS: Final[tuple[tuple[str, Callable[[_Scene], Check]], ...]] = (
     ("database", _database_check),

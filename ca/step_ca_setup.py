@@ -108,6 +108,11 @@ class _Run:
                 raise SetUpError("a rotation was begun here: finish it with rotate-step-ca")
         config = read_config(place.config)
         entry = provisioner_in(config) if config is not None else None  # refused before a write
+        if config is not None and not place.root.exists():
+            # Made anew it would be another CA beside the one that ca.json names.
+            raise SetUpError(
+                f"{place.root} is missing: put it there, in the layout of `step ca init`"
+            )
         password = self._password(
             self._wish.password,
             place.password,

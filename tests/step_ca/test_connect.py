@@ -3,24 +3,28 @@
 import json
 import signal
 import stat
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psycopg
 import pytest
+from pydantic import SecretStr
 
 from api import authorities
+from api.doctor import examine
 from api.init import Initialised, furnish
+from api.settings import Settings
 from api.step_ca import Wish
-from api.wiring import WiringError, open_ledger, system_clock
+from api.wiring import WiringError, system_clock
 from ca.local import LocalAuthority
 from ca.profile import DEFAULT_ARC
 from ca.step_ca import StepCaAuthority
 from ca.step_ca_rotation import Passwords, rotate_provisioner_key, rotate_provisioner_password
+from ledger.application import Ledger
 from projections import authorities as on_record
 from projections.verify import check_ledger
 from support.databases import Database
@@ -55,6 +59,11 @@ def connect(database: Database, home: Path, chosen: Wish | None) -> Initialised:
     return made
 
 
+def in_days(days: int) -> Callable[[], datetime]:
+    """A clock that is ahead."""
+    return lambda: system_clock() + timedelta(days=days)
+
+
 def live(database: Database) -> list[tuple[str, str]]:
     """(kind, id) of the authorities that were not retired, oldest first."""
     with psycopg.connect(database.service_dsn) as connection:
@@ -80,12 +89,22 @@ def test_a_new_ledger_issues_with_it(server: StepCa, database: Database, home: P
     assert live(database) == [("step-ca", made.authority_id)]
     authority = authorities.open_one(home / "authority")
     assert isinstance(authority, StepCaAuthority)
-    with closing(open_ledger(database.service_dsn, system_clock)):
-        pass
     for path in (home / "authority").iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     names = {path.name for path in (home / "authority").iterdir()}
     assert not any("ca_key" in name for name in names)
+
+
+def test_doctor_says_where_its_end_is_mended(
+    server: StepCa, database: Database, home: Path
+) -> None:
+    connect(database, home, wish(server))
+    settings = Settings(dsn=SecretStr(database.service_dsn), home=home)
+    for days, found in ((0, "ok"), (3640, "warn"), (3660, "fail")):
+        checks = {check.id: check for check in examine(settings, in_days(days))}
+        assert checks["authority"].status == found
+        assert ("where the step-ca runs" in checks["authority"].hint) == (found != "ok")
+        assert checks["ca-reachable"].status == "ok"
 
 
 def test_again_it_changes_nothing_and_needs_no_server(
@@ -119,6 +138,26 @@ def test_a_ledger_with_an_authority_of_its_own_changes_over(
     # Without saying it again, nothing goes back.
     connect(database, home, None)
     assert live(database) == [("step-ca", made.authority_id)]
+
+
+def test_cut_short_before_it_is_adopted_it_goes_on(
+    server: StepCa, database: Database, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class StoppedError(Exception):
+        """The test pulled the plug."""
+
+    def stopped(*_: object, **__: object) -> None:
+        raise StoppedError
+
+    local = connect(database, home, None)
+    with monkeypatch.context() as patched:
+        patched.setattr(Ledger, "adopt_authority", stopped)
+        with pytest.raises(StoppedError):
+            connect(database, home, wish(server))
+    assert live(database) == [("local", local.authority_id)]
+    made = connect(database, home, wish(server))
+    assert live(database) == [("step-ca", made.authority_id)]
+    assert [path.name for path in authorities.folders(home)] == ["authority", "authority-2"]
 
 
 def test_the_fingerprint_given_goes_before_the_one_in_the_folder(

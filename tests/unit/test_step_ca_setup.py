@@ -5,6 +5,7 @@ What a real server makes of it is tested in tests/step_ca/.
 
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -270,6 +271,23 @@ def test_a_foreign_ca_gets_our_provisioner_beside_its_own(place: Path) -> None:
     assert (
         files(place).items() >= {n: c for n, c in before.items() if n != "config/ca.json"}.items()
     )
+
+
+def test_a_foreign_ca_with_files_of_other_names_is_refused(place: Path) -> None:
+    """Its keys would not be found, and others be made beside them."""
+    make(place)
+    (place / "certs").rename(place / "certificates")
+    before = files(place)
+    with pytest.raises(SetUpError, match=r"root_ca\.crt is missing"):
+        make(place)
+    assert files(place) == before
+
+
+def test_of_several_at_once_one_makes_it(place: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda _: make(place), range(4)))
+    assert len({(one.fingerprint, one.kid) for one in made}) == 1
+    assert sorted(bool(one.done) for one in made) == [False, False, False, True]
 
 
 # ---- what does not fit ----------------------------------------------------------------------------
