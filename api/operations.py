@@ -21,6 +21,7 @@ from api import (
     operators,
     peers,
     policy,
+    projections,
     scopes,
 )
 from api.operation import Operation
@@ -38,6 +39,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     *exports.ROWS,
     *operators.ROWS,
     *policy.ROWS,
+    *projections.ROWS,
     *alarms.ROWS,
 )
 

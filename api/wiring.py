@@ -50,7 +50,7 @@ from migrations import runner
 from migrations.embedded import Embedded
 from projections import operators
 from projections.follower import Follower
-from projections.registry import FOLLOWED, INLINE
+from projections.registry import FOLLOWED, INLINE, RELEASE
 from projections.search import Search
 
 _POWER: Final = """SELECT r.rolsuper OR pg_has_role(c.relowner, 'USAGE')
@@ -116,7 +116,13 @@ def open_ledger(
 ) -> Ledger:
     """The ledger of a database, with the tables that travel with each append."""
     return Ledger(
-        dsn, clock=clock, folds=FOLDS, inline=INLINE, pool_size=pool_size, observer=observer
+        dsn,
+        clock=clock,
+        folds=FOLDS,
+        inline=INLINE,
+        pool_size=pool_size,
+        projections_version=RELEASE,
+        observer=observer,
     )
 
 

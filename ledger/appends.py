@@ -28,7 +28,8 @@ class InlineProjection:
 
     `columns`: (name, Postgres type) in the order of a row's values. A `jsonb` value is canonical
     JSON text, `bytea` is bytes, `timestamptz` an aware datetime, `uuid` a UUID: all hashable.
-    `key`: the columns that identify a row. `rows`: all rows of one state, pure.
+    `key`: the columns that identify a row. `rows`: all rows of one state, pure. `stream`: the column
+    that holds the id of the state's stream, so that a table can be compared stream by stream.
     """
 
     table: str
@@ -36,6 +37,7 @@ class InlineProjection:
     columns: tuple[tuple[str, str], ...]
     key: tuple[str, ...]
     rows: Callable[[Any], Iterable[tuple[object, ...]]]
+    stream: str = "id"
 
     def __post_init__(self) -> None:
         # These become SQL text; they come from code, and here that is made sure of.
@@ -45,6 +47,8 @@ class InlineProjection:
             raise ValueError(f"{self.table}: names and types are plain lower-case identifiers")
         if not self.key or not set(self.key) <= set(self.names):
             raise ValueError(f"{self.table}: the key is made of its columns")
+        if (self.stream, "uuid") not in self.columns:
+            raise ValueError(f"{self.table}: the stream's column is a uuid")
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -121,6 +121,7 @@ PROJECTION: Final = InlineProjection(
     ),
     key=("serial",),
     rows=rows,
+    stream="grant_id",
 )
 
 _SELECT: Final = sql.SQL("""

@@ -120,6 +120,7 @@ CREDENTIALS: Final = InlineProjection(
     ),
     key=("accessor",),
     rows=credential_rows,
+    stream="operator_id",
 )
 
 _SELECT: Final = sql.SQL("""

@@ -17,6 +17,7 @@ from projections import (
 )
 from projections.follower import Followed
 from projections.history import HISTORY, Histories, HistoryWriter
+from projections.sources import Past, Present, Source
 
 INLINE: Final[tuple[InlineProjection, ...]] = (
     alarms.PROJECTION,
@@ -37,3 +38,11 @@ FOLLOWED: Final[tuple[Followed, ...]] = (
     Followed(event_terms.NAME, lambda: event_terms.write),
 )
 """Everything that is filled after the commit, in the order in which it is."""
+
+SOURCES: Final[tuple[Source, ...]] = (Present(INLINE), Past(INLINE, HISTORY))
+"""What all those tables should hold."""
+
+RELEASE: Final = 1
+"""Of these tables' shape and content, as the head row has it. A release that changes what any of them
+holds counts on: its services write nothing before `projections rebuild` has run, and those of the
+release before write nothing after it. See docs/how-to/change-a-projection.md."""

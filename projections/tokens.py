@@ -65,6 +65,7 @@ PROJECTION: Final = InlineProjection(
     ),
     key=("accessor",),
     rows=rows,
+    stream="grant_id",
 )
 
 _SELECT: Final = sql.SQL("""

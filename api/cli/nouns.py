@@ -18,6 +18,7 @@ from api.cli.differences import show_diff
 from api.cli.exits import Exit
 from api.cli.export import export, verify_export
 from api.cli.output import note, show_json, show_pairs, show_table, words
+from api.cli.projections import rebuild, show_projections, verify
 from api.cli.rotate import rotate
 from api.cli.verbs import Verb
 from api.operations import BY_NAME
@@ -198,6 +199,15 @@ alarm = _noun(
     {
         "list": _verb("alarm.list", "id", "kind", "raised_at", "acknowledged_at", "detail"),
         "acknowledge": _verb("alarm.acknowledge"),
+    },
+)
+projections = _noun(
+    "projections",
+    "The tables made from the events: they can be thrown away and folded again.",
+    {
+        "list": _verb("projection.list", show=show_projections),
+        "verify": verify,
+        "rebuild": rebuild,
     },
 )
 health = _noun(

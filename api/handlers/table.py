@@ -18,6 +18,7 @@ from api.handlers import (
     operators,
     peers,
     policy,
+    projections,
     scopes,
 )
 
@@ -35,6 +36,7 @@ HANDLERS: Final[Mapping[str, Handler]] = MappingProxyType(
         **exports.HANDLERS,
         **operators.HANDLERS,
         **policy.HANDLERS,
+        **projections.HANDLERS,
         **alarms.HANDLERS,
     }
 )

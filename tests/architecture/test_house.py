@@ -66,7 +66,11 @@ def test_the_record_is_written_by_the_ledger_room_alone(table: str) -> None:
     assert writers <= {"ledger"}
 
 
+# They make tables beside the live ones after the live ones' likeness, and throw them away.
+BESIDE = ("projections/beside.py", "projections/progress.py")
+
+
 def test_tables_are_made_by_migrations_alone() -> None:
     ddl = re.compile(r"\b(CREATE|ALTER|DROP) (TABLE|INDEX|TYPE|TRIGGER)\b")
     outside = [file for file in FILES if file.parts[len(ROOT.parts)] != "migrations"]
-    assert names([file for file in outside if ddl.search(file.read_text())]) == []
+    assert names([file for file in outside if ddl.search(file.read_text())]) == list(BESIDE)

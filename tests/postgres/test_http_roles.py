@@ -68,6 +68,7 @@ MATRIX: dict[str, str] = {
     "credential.revoke":       "yes    -         -        -         -",
     "policy.show":             "yes    yes       yes      yes       -",
     "policy.change":           "-      yes       -        -         -",
+    "projection.list":         "yes    yes       yes      yes       -",
     "alarm.list":              "yes    yes       yes      yes       -",
     "alarm.acknowledge":       "-      -         -        yes       -",
 }  # fmt: skip

@@ -1,0 +1,385 @@
+"""Rebuilding beside and swapping: the same tables afterwards, whoever reads, writes or dies meanwhile."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+
+from ledger.audit import Violation
+from ledger.errors import UnavailableError
+from ledger.folds import FOLDS
+from ledger.peers import Peer
+from ledger.store import Store
+from projections import peers
+from projections.follower import Followed, Follower
+from projections.history import HISTORY, Histories, HistoryWriter
+from projections.rebuild import RebuildError, abort, rebuild
+from projections.registry import FOLLOWED, INLINE, RELEASE, SOURCES
+from projections.shape import Shape, shape_of
+from projections.sources import Past, Present
+from projections.verify import check_ledger
+from projections.verify_tables import check_tables
+from support.appending import assert_right, checked_store, real_clock, register, store_on, update
+from support.databases import Database
+from support.past import generate
+from support.waiting import wait_until
+
+pytestmark = pytest.mark.postgres
+
+PRESENT, HISTORIES = SOURCES
+SLOW = {"pause": 10.0}  # seconds: on a busy machine the swap is slow, and that is not under test
+
+
+def follow(database: Database) -> int:
+    """Bring the histories up to date; return their position."""
+    follower = Follower(database.service_dsn, FOLLOWED)
+    follower.follow()
+    position = follower.position(HISTORY)
+    follower.close()
+    return position
+
+
+def wrong(database: Database) -> list[Violation]:
+    found: list[Violation] = []
+    for source in SOURCES:
+        check_tables(database.service_dsn, source, found.append)
+    return found
+
+
+def right(database: Database) -> None:
+    """The record, the present and the past are what the events say, and nothing is left over."""
+    assert_right(database)
+    assert wrong(database) == []
+    with psycopg.connect(database.owner_dsn) as connection:
+        left = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'fedledger%'"
+        assert connection.execute(left).fetchall() == []
+
+
+def shapes(database: Database) -> dict[str, Shape]:
+    with psycopg.connect(database.owner_dsn) as connection:
+        return {
+            table.table: shape_of(connection, table.table)
+            for source in SOURCES
+            for table in source.tables
+        }
+
+
+def views(database: Database) -> list[tuple[Any, ...]]:
+    query = """SELECT viewname, definition, has_table_privilege('fedledger_service',
+        format('%I.%I', schemaname, viewname), 'SELECT') FROM pg_views
+        WHERE schemaname = 'as_of' ORDER BY 1"""
+    with psycopg.connect(database.owner_dsn) as connection:
+        return connection.execute(query).fetchall()
+
+
+@pytest.fixture
+def past(database: Database) -> Database:
+    """A ledger with a past of some two thousand events, its histories up to date."""
+    generate(database.owner_dsn, 2000)
+    follow(database)
+    return database
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=[source.name for source in SOURCES])
+def test_altered_tables_are_right_again_and_the_same_in_everything_else(
+    past: Database, source: Any
+) -> None:
+    with psycopg.connect(past.owner_dsn, autocommit=True) as connection:
+        # What a table may have been given by hand has to survive, too.
+        name = source.tables[0].table
+        for gift in (
+            f"COMMENT ON TABLE {name} IS 'a table''s comment'",
+            f"COMMENT ON COLUMN {name}.id IS 'a column''s'",
+            f"ALTER TABLE {name} SET (autovacuum_vacuum_scale_factor = 0.05)",
+            f"CREATE INDEX by_hand ON {name} (kind) WHERE kind <> 'ON public.x USING'",
+            "COMMENT ON INDEX by_hand IS 'an index''s'",
+            f"GRANT SELECT ON {name} TO PUBLIC",
+        ):
+            connection.execute(gift.encode())
+        before, before_views = shapes(past), views(past)
+        for table in source.tables:
+            connection.execute(
+                f"DELETE FROM {table.table} WHERE ctid IN (SELECT ctid FROM {table.table} LIMIT 3)".encode()
+            )
+    assert wrong(past)
+    told: list[str] = []
+    done = rebuild(
+        past.owner_dsn, source, chunk=300, tell=lambda now: told.append(now.phase), **SLOW
+    )
+    assert (done.position, done.events, done.resumed) == (2000, 2000, False)
+    assert done.rows > 500
+    assert list(dict.fromkeys(told)) == ["copying", "indexing", "catching-up", "swapped"]
+    right(past)
+    assert (shapes(past), views(past)) == (before, before_views)
+    if source is HISTORIES:
+        with checked_store(past) as store:
+            register(store)
+        assert follow(past) == 2001, "the follower goes on where the rebuild ended"
+        right(past)
+
+
+def test_nobody_who_reads_or_writes_meanwhile_fails(past: Database) -> None:
+    """Prepared statements of before go on afterwards, by all three roads: reads, appends, as of."""
+    store = store_on(past.service_dsn)
+    peer = register(store).value
+    over = threading.Event()
+    failures: list[Exception] = []
+    counts = dict.fromkeys(("append", "read", "as of"), 0)
+
+    def keep(name: str, work: Callable[[], None]) -> threading.Thread:
+        def run() -> None:
+            try:
+                while not over.is_set() or counts[name] < 5:
+                    work()
+                    counts[name] += 1
+            except Exception as error:  # noqa: BLE001 - it is what must not happen
+                failures.append(error)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        return thread
+
+    def append() -> None:
+        update(store, peer.id, f"https://{counts['append']}.example")
+
+    with (
+        psycopg.connect(past.service_dsn, autocommit=True, prepare_threshold=0) as present,
+        psycopg.connect(past.service_dsn, autocommit=True, prepare_threshold=0) as before,
+    ):
+        before.execute("SET search_path = as_of, public")
+        before.execute("SET fedledger.position = 2001")
+
+        def read() -> None:
+            found = peers.by_id(present, peer.id)
+            assert found is not None, "a read found no row"
+
+        def read_as_of() -> None:
+            assert peers.by_id(before, peer.id) == first
+
+        follow(past)
+        first = peers.by_id(before, peer.id)
+        threads = [keep("append", append), keep("read", read), keep("as of", read_as_of)]
+        for _ in range(2):
+            for source in SOURCES:
+                rebuild(past.owner_dsn, source, chunk=500, **SLOW)
+        over.set()
+        for thread in threads:
+            thread.join(60)
+        assert failures == []
+        found = peers.by_id(present, peer.id)
+        assert found is not None
+        assert found.base_url == f"https://{counts['append'] - 1}.example", "the last append shows"
+    store.close()
+    follow(past)
+    right(past)
+
+
+@contextmanager
+def rebuilding(database: Database, source: str, chunk: int) -> Iterator[subprocess.Popen[str]]:
+    """A process that rebuilds a step for each line it is sent."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "support.rebuilding", database.owner_dsn, source, str(chunk)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},  # noqa: TID251
+        cwd=Path(__file__).parents[2],
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+# It waits for the transaction in which the process stands still.
+_ASKS = """SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'
+    AND datname = current_database() AND query LIKE 'UPDATE%aborting%'"""
+
+
+def steps(process: subprocess.Popen[str], count: int) -> list[str]:
+    """Let it take so many steps; return what it said of each. It stands still after the last."""
+    assert process.stdout
+    assert process.stdin
+    said = []
+    for number in range(count):
+        if number:
+            process.stdin.write("\n")
+            process.stdin.flush()
+        said.append(process.stdout.readline().strip())
+    return said
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=[source.name for source in SOURCES])
+@pytest.mark.parametrize("killed_after", [1, 3, 6, 7])
+def test_killed_anywhere_it_goes_on(past: Database, source: Any, killed_after: int) -> None:
+    """Two thousand events in chunks of 500: four or five steps of copying, then indexing and so on."""
+    with rebuilding(past, source.name, 500) as process:
+        said = steps(process, killed_after)
+    assert wrong(past) == [], "the live tables are whole all the time"
+    with checked_store(past) as store:
+        register(store)
+    follow(past)
+    done = rebuild(past.owner_dsn, source, chunk=500, **SLOW)
+    # What it told of last was still within its transaction: it died, and that is undone.
+    assert (done.resumed, done.events, done.position) == (True, 2000, 2001), said
+    right(past)
+
+
+def test_a_running_rebuild_is_given_up_on_request(past: Database) -> None:
+    assert not abort(past.owner_dsn, PRESENT), "there is none"
+    with rebuilding(past, PRESENT.name, 300) as process:
+        steps(process, 2)
+        asking = threading.Thread(target=abort, args=(past.owner_dsn, PRESENT))
+        asking.start()
+        with pytest.raises(RebuildError, match="another rebuild is running"):
+            rebuild(past.owner_dsn, PRESENT)
+        assert process.stdin
+        with psycopg.connect(past.owner_dsn, autocommit=True) as connection:
+            wait_until(lambda: connection.execute(_ASKS).fetchone() == (1,), "abort asks for it")
+        process.stdin.write("\n" * 50)
+        process.stdin.flush()
+        assert process.stdout
+        assert process.stdout.read().splitlines()[-1] == "aborted"
+        asking.join(60)
+    right(past)
+
+
+def test_what_a_dead_rebuild_left_is_removed_on_request(past: Database) -> None:
+    with rebuilding(past, PRESENT.name, 300) as process:
+        steps(process, 3)
+    assert abort(past.owner_dsn, PRESENT)
+    right(past)
+    assert not rebuild(past.owner_dsn, PRESENT, **SLOW).resumed
+
+
+def test_a_rebuild_of_another_shape_is_begun_anew(past: Database) -> None:
+    with rebuilding(past, PRESENT.name, 300) as process:
+        steps(process, 3)
+    with psycopg.connect(past.owner_dsn, autocommit=True) as connection:
+        connection.execute("ALTER TABLE federation_peers ADD COLUMN colour text")
+        assert not rebuild(past.owner_dsn, PRESENT, **SLOW).resumed
+        connection.execute("SELECT colour FROM federation_peers LIMIT 1")
+        connection.execute("ALTER TABLE federation_peers DROP COLUMN colour")
+    right(past)
+
+
+def test_older_releases_write_nothing_after_a_newer_ones_rebuild(past: Database) -> None:
+    older, newer = (
+        store_on(past.service_dsn),
+        store_on(past.service_dsn, projections_version=RELEASE + 1),
+    )
+    register(older)
+    with pytest.raises(UnavailableError) as caught:
+        register(newer)
+    assert caught.value.code == "projections-version"
+    rebuild(past.owner_dsn, PRESENT, release=RELEASE + 1, **SLOW)
+    register(newer)
+    with pytest.raises(UnavailableError) as caught:
+        register(older)
+    assert caught.value.code == "projections-version"
+    with pytest.raises(RebuildError, match="newer release"):
+        rebuild(past.owner_dsn, PRESENT)
+    older.close()
+    newer.close()
+    follow(past)
+    right(past)
+
+
+def test_whoever_reads_for_long_is_not_waited_for_and_nothing_is_lost(past: Database) -> None:
+    with psycopg.connect(past.service_dsn) as reader:
+        reader.execute("SELECT FROM federation_grants LIMIT 1")
+        with pytest.raises(RebuildError, match="quieter time"):
+            rebuild(past.owner_dsn, PRESENT, patience=1)
+        with checked_store(past) as store:
+            register(store)
+    done = rebuild(past.owner_dsn, PRESENT, **SLOW)
+    assert (done.resumed, done.position) == (True, 2001)
+    follow(past)
+    right(past)
+
+
+def test_a_stream_that_does_not_fold_stops_it_and_the_live_tables_stay(past: Database) -> None:
+    with psycopg.connect(past.superuser_dsn, autocommit=True) as connection:
+        connection.execute("ALTER TABLE ledger_events DISABLE TRIGGER ALL")
+        row = connection.execute(
+            "SELECT position, stream_id, topic FROM ledger_events WHERE topic = 'grant.proposed.v1' LIMIT 1"
+        ).fetchone()
+        assert row is not None
+        position, stream_id, topic = row
+        change = "UPDATE ledger_events SET topic = %s WHERE position = %s"
+        connection.execute(change, ["grant.suspended.v1", position])
+        with pytest.raises(RebuildError, match=str(stream_id)):
+            rebuild(past.owner_dsn, PRESENT)
+        assert not check_ledger(past.owner_dsn).ok
+        connection.execute(change, [topic, position])
+    assert rebuild(past.owner_dsn, PRESENT, **SLOW).position == 2000
+    right(past)
+
+
+def test_the_whole_of_every_table_is_rebuilt() -> None:
+    assert {table.table for table in PRESENT.tables} == {table.table for table in INLINE}
+    assert len(HISTORIES.tables) == len(INLINE)
+
+
+def _rows_with_host(peer: Peer) -> list[tuple[object, ...]]:
+    (row,) = peers.rows(peer)
+    return [(*row, urlsplit(peer.base_url).hostname)]
+
+
+def test_a_new_column_goes_live_as_the_how_to_says(past: Database) -> None:
+    """The steps of docs/how-to/change-a-projection.md, with the older service running all the time."""
+    older = store_on(past.service_dsn)
+    register(older)
+    with psycopg.connect(past.owner_dsn, autocommit=True) as connection:
+        connection.execute("ALTER TABLE federation_peers ADD COLUMN host text")  # 1.
+        connection.execute("ALTER TABLE federation_peers_history ADD COLUMN host text")
+        row = connection.execute("SELECT pg_get_viewdef('as_of.federation_peers')").fetchone()
+        assert row is not None
+        view = row[0].replace("\n   FROM", ",\n    host\n   FROM", 1)
+        connection.execute(f"CREATE OR REPLACE VIEW as_of.federation_peers AS {view}".encode())
+    table = replace(  # 2.
+        peers.PROJECTION,
+        columns=(*peers.PROJECTION.columns, ("host", "text")),
+        rows=_rows_with_host,
+    )
+    inline = [table if one is peers.PROJECTION else one for one in INLINE]
+    sources = (Present(inline), Past(inline, HISTORY))
+    register(older)
+    for source in sources:  # 3. and 4.
+        rebuild(past.owner_dsn, source, release=RELEASE + 1, **SLOW)
+    newer = Store(
+        past.service_dsn,
+        clock=real_clock,
+        folds=FOLDS,
+        inline=inline,
+        projections_version=RELEASE + 1,
+    )
+    register(newer)  # 5.
+    with pytest.raises(UnavailableError):
+        register(older)
+    follower = Follower(
+        past.service_dsn, [Followed(HISTORY, lambda: HistoryWriter(Histories(inline)))]
+    )
+    follower.follow()
+    follower.close()
+    for source in sources:  # 6.
+        found: list[Violation] = []
+        check_tables(past.service_dsn, source, found.append)
+        assert found == []
+    with psycopg.connect(past.service_dsn) as connection:
+        for name in ("federation_peers", "federation_peers_history"):
+            query = f"SELECT count(*), count(host) FROM {name}"
+            row = connection.execute(query.encode()).fetchone()
+            assert row is not None
+            assert row[0] == row[1] > 3
+    older.close()
+    newer.close()
