@@ -34,6 +34,8 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "audit": ("api.cli.nouns:audit", "The events, as they were recorded."),
     "alarm": ("api.cli.nouns:alarm", "What somebody must look at."),
     "health": ("api.cli.nouns:health", "How a running service does, seen from anywhere."),
+    "projections": ("api.cli.nouns:projections", "The tables made from the events."),
+    "replay": ("api.cli.replay:replay", "History folded again, into a throw-away place."),
     "database": ("api.cli.database:database", "The database this ledger is kept in."),
 }
 

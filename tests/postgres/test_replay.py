@@ -1,0 +1,243 @@
+"""Replaying into a throw-away place, from the database and from an export, and the verbs that do it."""
+
+import json
+from dataclasses import replace
+from datetime import timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from api.cli import run
+from api.replaying import Past, ReplayError, from_database, from_export, into_schema
+from ledger.database import Reads
+from ledger.exports import LINES, Manifest, last_line
+from ledger.record import Record
+from ledger.recorded import RecordedEvent
+from ledger.tlog.merkle import root_of
+from ledger.tlog.note import VerifierKey, sign
+from projections.registry import INLINE
+from projections.replay import Folds, Tables, digest_of
+from support.appending import assert_right
+from support.databases import Database
+from support.past import generate
+
+pytestmark = pytest.mark.postgres
+
+EVENTS = 1500
+WHOLE = Past()
+
+
+def nobody(what: str, done: int, total: int) -> None:
+    """Is told how far it is, and does not care."""
+
+
+@pytest.fixture
+def past(database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Database:
+    generate(database.owner_dsn, EVENTS)
+    monkeypatch.setenv("FEDLEDGER_DSN", database.service_dsn)
+    monkeypatch.setenv("FEDLEDGER_OWNER_DSN", database.owner_dsn)
+    monkeypatch.setenv("FEDLEDGER_HOME", str(tmp_path / "home"))
+    return database
+
+
+@pytest.fixture
+def recorded(past: Database) -> list[RecordedEvent]:
+    reads = Reads(past.service_dsn, 1)
+    events = list(Record(reads).all())
+    reads.close()
+    return events
+
+
+def digest(events: list[RecordedEvent]) -> str:
+    """The digest of a state folded all in memory: another way to the same bytes."""
+    folds = Folds()
+    for one in events:
+        folds.take(one.event)
+    return digest_of(Tables(INLINE), folds).hex
+
+
+def export_of(events: list[RecordedEvent], path: Path, **changes: Any) -> Path:
+    """An export as the service makes it; `changes` of its manifest."""
+    private = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+    public = private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+    data = b"".join(map(LINES["jsonl"], events))
+    manifest = Manifest(
+        origin="test.example/fedledger",
+        format="jsonl",
+        filter=(),
+        first=1,
+        last=events[-1].position,
+        count=len(events),
+        sha256=sha256(data).hexdigest(),
+        tree_size=events[-1].position,
+        tree_root=root_of(event.leaf for event in events),
+        record=None,
+        made_at=events[-1].recorded_at,
+    )
+    key = VerifierKey("test.example/fedledger", public)
+    note = sign(replace(manifest, **changes).text(), key, private.sign)
+    path.write_bytes(data + last_line("jsonl", note))
+    return path
+
+
+def test_three_ways_to_the_same_state(
+    past: Database, recorded: list[RecordedEvent], tmp_path: Path
+) -> None:
+    expected = digest(recorded)
+    done = from_database(past.service_dsn, WHOLE, tmp_path / "state", nobody)
+    assert (done.position, done.events, done.digest) == (EVENTS, EVENTS, expected)
+    exported = from_export(export_of(recorded, tmp_path / "x"), WHOLE, tmp_path / "two", nobody)
+    assert exported == done
+    files = sorted(path.name for path in (tmp_path / "state").iterdir())
+    assert files == sorted([*(f"{table.table}.jsonl" for table in INLINE), "state.json"])
+    for name in files:
+        assert (tmp_path / "state" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    lines = (tmp_path / "state" / "federation_certificates.jsonl").read_bytes().splitlines()
+    serials = [json.loads(line)["serial"] for line in lines]
+    assert serials == sorted(serials)
+    assert len(serials) == done.rows["federation_certificates"] > 10
+    assert list(tmp_path.glob(".replay-*")) == [], "nothing is left over"
+
+
+@pytest.mark.parametrize("position", [1, 77, 700, EVENTS])
+def test_up_to_any_point(
+    past: Database, recorded: list[RecordedEvent], tmp_path: Path, position: int
+) -> None:
+    expected = digest(recorded[:position])
+    assert from_database(past.service_dsn, Past(position), None, nobody).digest == expected
+    path = export_of(recorded, tmp_path / "x")
+    assert from_export(path, Past(position), None, nobody).digest == expected
+    moment = recorded[position - 1].recorded_at
+    until = recorded.index(next((e for e in recorded if e.recorded_at > moment), recorded[-1]))
+    last = until if recorded[-1].recorded_at > moment else EVENTS
+    at = from_database(past.service_dsn, Past(moment=moment), None, nobody)
+    assert (at.position, at.digest) == (last, digest(recorded[:last]))
+    assert from_export(path, Past(moment=moment), None, nobody) == at
+
+
+def test_one_stream_alone(past: Database, recorded: list[RecordedEvent]) -> None:
+    chosen = next(one.stream_id for one in recorded if one.topic == "grant.activated.v1")
+    done = from_database(past.service_dsn, Past(streams=[chosen]), None, nobody)
+    assert done.digest == digest([one for one in recorded if one.stream_id == chosen])
+
+
+def test_what_cannot_be_replayed_leaves_nothing(
+    past: Database, recorded: list[RecordedEvent], tmp_path: Path
+) -> None:
+    whole = export_of(recorded, tmp_path / "x")
+    part = export_of(recorded, tmp_path / "part", filter=(("topic", "grant.proposed.v1"),))
+    (tmp_path / "cut").write_bytes(whole.read_bytes()[:-200])
+    (tmp_path / "there").mkdir()
+    for attempt in (
+        lambda: from_export(part, WHOLE, tmp_path / "out", nobody),
+        lambda: from_export(tmp_path / "cut", WHOLE, tmp_path / "out", nobody),
+        lambda: from_export(whole, Past(EVENTS + 1), tmp_path / "out", nobody),
+        lambda: from_database(past.service_dsn, Past(EVENTS + 1), tmp_path / "out", nobody),
+        lambda: from_database(past.service_dsn, WHOLE, tmp_path / "there", nobody),
+    ):
+        with pytest.raises(ReplayError):
+            attempt()
+    assert not (tmp_path / "out").exists()
+    assert list(tmp_path.glob(".replay-*")) == []
+
+
+def test_into_a_schema_of_its_own(past: Database) -> None:
+    into_schema(past.owner_dsn, WHOLE, "afterwards", nobody)
+    with psycopg.connect(past.owner_dsn) as connection:
+        for table in INLINE:
+            name = table.table
+            query = f"(TABLE {name} EXCEPT TABLE afterwards.{name}) UNION ALL (TABLE afterwards.{name} EXCEPT TABLE {name})"
+            assert connection.execute(query.encode()).fetchall() == [], name
+    with pytest.raises(ReplayError, match="exists"):
+        into_schema(past.owner_dsn, WHOLE, "afterwards", nobody)
+    assert_right(past)
+
+
+# ---- the verbs --------------------------------------------------------------------------------
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, Any]:
+    capsys.readouterr()
+    code = run([*arguments, "--json"])
+    return code, json.loads(capsys.readouterr().out or "null")
+
+
+def test_replay_from_the_command_line(
+    past: Database,
+    recorded: list[RecordedEvent],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, document = said(capsys, "replay", "--to", "700", "--out", str(tmp_path / "state"))
+    assert (code, document["digest"]) == (0, digest(recorded[:700]))
+    assert json.loads((tmp_path / "state" / "state.json").read_text()) == document
+    assert said(capsys, "replay", "--to", "700", "--schema", "afterwards") == (0, document)
+    path = export_of(recorded, tmp_path / "x")
+    assert said(capsys, "replay", "--to", "700", "--from-export", str(path)) == (0, document)
+    assert run(["replay", "--schema", "public"]) == 2
+    assert run(["replay", "--to", "yesterday"]) == 2
+    assert run(["replay", "--to", str(EVENTS + 1)]) == 1
+
+
+def test_what_if_from_the_command_line(
+    past: Database,
+    recorded: list[RecordedEvent],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    activated = next(one for one in recorded if one.topic == "grant.activated.v1")
+    proposed = next(one for one in recorded if one.stream_id == activated.stream_id)
+    code, document = said(capsys, "replay", "--without", str(proposed.position))
+    assert code == 0
+    assert document["events"][0]["position"] == proposed.position
+    gone = {(one["kind"], one["id"]): one["altered"] for one in document["changed"]}
+    assert gone[("grant", str(activated.stream_id))] is None
+    path = export_of(recorded, tmp_path / "x")
+    assert said(
+        capsys, "replay", "--without", str(proposed.position), "--from-export", str(path)
+    ) == (
+        0,
+        document,
+    )
+    at = (activated.recorded_at + timedelta(microseconds=0)).isoformat()
+    wish = f"grant={activated.stream_id}@{at}"
+    code, document = said(capsys, "replay", "--revoke", wish)
+    statuses = {one["id"]: one["altered"] for one in document["changed"] if one["kind"] == "grant"}
+    assert (code, statuses.get(str(activated.stream_id), "revoked")) == (0, "revoked")
+    assert run(["replay", "--revoke", wish]) == 0, "for people, too"
+    assert run(["replay", "--without", str(EVENTS + 1)]) == 1
+    assert run(["replay", "--without", "1", "--out", "x"]) == 2
+
+
+def test_every_planted_difference_is_found_and_mended(
+    past: Database, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert said(capsys, "projections", "verify") == (0, {"events": EVENTS, "differences": []})
+    planted = 0
+    with psycopg.connect(past.owner_dsn, autocommit=True) as connection:
+        for table in INLINE:
+            name, key = table.table, table.key[0]
+            column = next(c for c, kind in table.columns if kind == "timestamptz")
+            row = f"SELECT {key} FROM {name} ORDER BY {key} LIMIT 1"
+            changed = connection.execute(
+                f"UPDATE {name} SET {column} = '2020-01-01Z' WHERE {key} = ({row})".encode()
+            )
+            planted += changed.rowcount
+        lost = "DELETE FROM federation_grants WHERE id = (SELECT max(id::text)::uuid FROM federation_grants)"
+        planted += connection.execute(lost.encode()).rowcount
+        made_up = """INSERT INTO federation_credentials VALUES
+            ('zzzzzzzzzzzzzzzz', gen_random_uuid(), 'x', now(), now(), NULL)"""
+        planted += connection.execute(made_up).rowcount
+    code, document = said(capsys, "projections", "verify")
+    assert (code, len(document["differences"])) == (6, planted)
+    assert planted > len(INLINE)
+    code, document = said(capsys, "projections", "rebuild", "--only", "present", "--pause", "10000")
+    assert (code, document["present"]["events"]) == (0, EVENTS)
+    assert said(capsys, "projections", "verify")[0] == 0
+    assert said(capsys, "projections", "rebuild", "--abort") == (0, {"given_up": []})
+    assert_right(past)
