@@ -26,6 +26,8 @@ from ledger.store import ClaimTakenError, Store
 
 CLONE: Final = "clone-suspected"
 
+_MOST_KEPT: Final = 500  # states; a ledger has few peers, and each of them many grants
+
 _Start = Authorized | StillOpen | AlreadyIssued | CloneSuspected
 
 
@@ -78,7 +80,7 @@ class Authorizations:
         self._current = current
         self._randomness = randomness
         self._arc = arc
-        # What every order reads and hardly ever changes, as the last one left it.
+        # What orders read and hardly ever changes, as the last of them left it.
         self._usual: Mapping[UUID, object] = {}
 
     def enroll(
@@ -155,12 +157,18 @@ class Authorizations:
             if recorded.events:
                 log_alarm(CLONE, str(grant.id))
             raise recorded.value
-        self._usual = {
-            stream_id: state
-            for stream_id, state in recorded.used.items()
-            if isinstance(state, Policy | Authority)
-        }
+        self._remember(recorded.used)
         return replace(recorded.value, seen=recorded.used)
+
+    def _remember(self, used: Mapping[UUID, object]) -> None:
+        """Keep the states that the next order is likely to read as well."""
+        usual = {
+            key: one for key, one in used.items() if isinstance(one, Policy | Authority | Peer)
+        }
+        known = self._usual
+        if any(known.get(key) is not one for key, one in usual.items()):
+            # Replaced whole: another thread may be reading it. Full, it begins anew.
+            self._usual = {**known, **usual} if len(known) < _MOST_KEPT else usual
 
     def _seen(self, reading: Reading, grant_id: UUID) -> _Seen:
         grant = reading.state(Grant, grant_id)

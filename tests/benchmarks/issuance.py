@@ -35,6 +35,7 @@ from support.step_ca import step_ca as real_step_ca
 
 GOAL: Final = 0.5
 CALLERS: Final = 8
+_PEERS: Final = 10  # new ones in each round
 _TIMEOUT: Final = 30.0
 
 
@@ -122,8 +123,8 @@ def _by_adapter(live: Live, authority: StepCaAuthority, each: int) -> Round:
 
 def _by_cycle(live: Live, each: int) -> Round:
     cycle = live.cycle()
-    peer = live.peer(f"Peer {time.monotonic_ns()}")
+    peers = [live.peer(f"Peer {time.monotonic_ns()}") for _ in range(_PEERS)]
     with ThreadPoolExecutor(CALLERS) as many:
-        tokens = list(many.map(lambda _: live.token(live.grant(peer)), range(each)))
+        tokens = list(many.map(lambda n: live.token(live.grant(peers[n % _PEERS])), range(each)))
     redeem = [partial(cycle.redeem, live.stranger(), token, _request()) for token in tokens]
     return _counted(redeem)

@@ -364,6 +364,32 @@ def test_a_certificate_revoked_right_after_it_was_recorded_is_not_delivered(live
         live.cycle(at_step=revoke).redeem(live.stranger(), live.token(grant), CSR)
 
 
+def test_what_one_order_read_never_decides_the_next(live: Live) -> None:
+    """A cycle remembers peer, policy and authority; what has moved since is read again."""
+    cycle, peer = live.cycle(), live.peer()
+    number = iter(range(9))
+
+    def redeem(grant: Grant) -> Enrolled:
+        request = csrs.request(csrs.ec_key(next(number)))
+        return cycle.redeem(live.stranger(), live.token(grant), request)
+
+    first, second, third = (live.grant(peer) for _ in range(3))
+    redeem(first)
+    live.ledger.suspend_peer(live.call(live.admin), peer.id)
+    with pytest.raises(RefusedError):
+        redeem(second)
+    live.ledger.resume_peer(live.call(live.admin), peer.id)
+    live.ledger.change_policy(live.call(live.approver), certificate_ttl=3600)
+    enrolled = redeem(second)
+    assert enrolled.not_after - live.clock() <= timedelta(hours=1)
+    token = live.token(third)
+    live.ledger.revoke_peer(
+        live.call(live.admin), peer.id, grants_of=lambda _: [], revoke_grants=True
+    )
+    with pytest.raises((GoneError, UnauthorizedError)):
+        cycle.redeem(live.stranger(), token, csrs.request(csrs.ec_key(next(number))))
+
+
 # ---- 7. renewal ------------------------------------------------------------------------------
 
 
