@@ -23,7 +23,10 @@ FROM ledger_head h"""
 _GO: Final = """SELECT set_config('search_path', CASE
            WHEN current_setting('search_path') LIKE 'as_of, %%' THEN current_setting('search_path')
            ELSE 'as_of, ' || current_setting('search_path') END, true),
-       set_config('fedledger.position', %s, true)"""
+       set_config('fedledger.position', %s, true),
+       set_config('enable_sort', 'off', true), set_config('enable_mergejoin', 'off', true)"""
+# How many rows held at a position the planner cannot know and guesses far too low; it would then
+# fetch and sort them all. Every list has an index in its order: walking it is never far wrong.
 
 
 class Found(NamedTuple):

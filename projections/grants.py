@@ -147,38 +147,62 @@ _AFTER: Final = sql.SQL(
 )
 _MERGED: Final = sql.SQL(" ORDER BY proposed_at DESC, id DESC LIMIT %(limit)s")
 
-_OPEN: Final = ("pending_approval", "pending_enrollment", "active", "suspended")
-_BY_PEER: Final = sql.SQL(
-    "p.revoked_at < g.expires_at"
-    " AND g.peer_id IN (SELECT id FROM federation_peers WHERE revoked_at IS NOT NULL)"
-)
+# Where grants of a status are looked for. What waits and what a peer takes along is fetched first:
+# it is little at any one moment, although very many have waited. The rest is walked in order.
+_WALK: Final = sql.SQL("({query})")
+_WAITING: Final = sql.SQL("""(WITH federation_grants AS MATERIALIZED (
+    SELECT * FROM federation_grants
+    WHERE status IN ('pending_approval', 'pending_enrollment', 'suspended')) {query})""")
+_OF_PEERS: Final = """(WITH federation_grants AS MATERIALIZED (
+    SELECT * FROM federation_grants
+    WHERE status IN ('pending_approval', 'pending_enrollment', 'active', 'suspended')
+      AND peer_id = ANY (ARRAY(SELECT id FROM federation_peers WHERE {of_peers}))) {{query}})"""
+_OF_REVOKED: Final = sql.SQL(_OF_PEERS.format(of_peers="revoked_at IS NOT NULL"))
+_OF_SUSPENDED: Final = sql.SQL(_OF_PEERS.format(of_peers="state = 'suspended'"))
+
 _BY_CLOCK: Final = sql.SQL("(p.revoked_at < g.expires_at) IS NOT TRUE AND g.expires_at <= %(at)s")
-_NOT_ENDED_YET: Final = sql.SQL(
-    "(p.revoked_at < g.expires_at) IS NOT TRUE AND g.expires_at > %(at)s"
-)
-_WITH_PEER: Final = _NOT_ENDED_YET + sql.SQL(
-    " AND p.state = 'suspended'"
-    " AND g.peer_id IN (SELECT id FROM federation_peers WHERE state = 'suspended')"
-)
-_FREE: Final = _NOT_ENDED_YET + sql.SQL(" AND p.state <> 'suspended'")
-_STORED: Final = sql.SQL("true")
-_MEANING: Final[Mapping[str, Sequence[tuple[str, sql.Composable]]]] = {
-    "rejected": [("rejected", _STORED)],
-    "revoked": [("revoked", _STORED), *((stored, _BY_PEER) for stored in _OPEN)],
-    "expired": [("expired", _STORED), *((stored, _BY_CLOCK) for stored in _OPEN)],
+_LIVES: Final = sql.SQL("(p.revoked_at < g.expires_at) IS NOT TRUE AND g.expires_at > %(at)s")
+_FREE: Final = _LIVES + sql.SQL(" AND p.state <> 'suspended'")
+
+
+# What the clock ended and nobody put on record yet is looked for only as far back as a whole page of
+# what is on record goes; else all that ever was active would be walked for it.
+_PAGE_OF_EXPIRED: Final = sql.SQL("""g.proposed_at >= coalesce((
+    SELECT g.proposed_at FROM federation_grants g
+    WHERE g.status = 'expired' AND {conditions}
+    ORDER BY g.proposed_at DESC, g.id DESC LIMIT 1 OFFSET %(limit)s - 1), '-infinity')""")
+
+
+def _stored(status: str, *more: sql.SQL | sql.Composed) -> tuple[sql.SQL | sql.Composed, ...]:
+    return (sql.SQL("g.status = {}").format(sql.Literal(status)), *more)
+
+
+_MEANING: Final[Mapping[str, Sequence[tuple[sql.SQL, tuple[sql.SQL | sql.Composed, ...]]]]] = {
+    "rejected": [(_WALK, _stored("rejected"))],
+    "revoked": [
+        (_WALK, _stored("revoked")),
+        (_OF_REVOKED, (sql.SQL("p.revoked_at < g.expires_at"),)),
+    ],
+    "expired": [
+        (_WALK, _stored("expired")),
+        (_WALK, _stored("active", _BY_CLOCK, _PAGE_OF_EXPIRED)),
+        (_WAITING, (_BY_CLOCK,)),
+    ],
     "suspended": [
-        ("suspended", _NOT_ENDED_YET),
-        *((stored, _WITH_PEER) for stored in _OPEN if stored != "suspended"),
+        (_WAITING, _stored("suspended", _LIVES)),
+        (_OF_SUSPENDED, (_LIVES, sql.SQL("g.status <> 'suspended'"))),
     ],
     "pending_approval": [
-        ("pending_approval", _FREE),
-        ("pending_enrollment", _FREE + sql.SQL(" AND ") + _LACKING),
+        (_WAITING, _stored("pending_approval", _FREE)),
+        (_WAITING, _stored("pending_enrollment", _FREE, _LACKING)),
     ],
-    "pending_enrollment": [("pending_enrollment", _FREE + sql.SQL(" AND NOT ") + _LACKING)],
-    "active": [("active", _FREE)],
+    "pending_enrollment": [
+        (_WAITING, _stored("pending_enrollment", _FREE, sql.SQL("NOT ") + _LACKING))
+    ],
+    "active": [(_WALK, _stored("active", _FREE))],
 }
-"""Effective status → the stored ones it can come from, and what must hold for each: the expression
-above, solved for its value. A test holds them equal."""
+"""Effective status → where it is looked for and what must hold: the expression above, solved for its
+value. A test holds them equal."""
 
 _COUNTS: Final = (
     sql.SQL("SELECT ")
@@ -276,15 +300,21 @@ def _query(conditions: Sequence[sql.Composable]) -> sql.Composed:
 
 
 def _query_of_status(status: str, conditions: Sequence[sql.Composable]) -> sql.Composed:
-    """One walk in order through each stored status that may mean this one, then merged.
+    """Each way to come to this status, in order, then merged.
 
     On the expression as a whole the database can use no index and guesses how rare it is.
     """
+    joined = sql.SQL(" AND ").join(conditions) if conditions else sql.SQL("true")
     walks = [
-        sql.SQL("({})").format(
-            _query([sql.SQL("g.status = {}").format(sql.Literal(stored)), means, *conditions])
+        where.format(
+            query=_query(
+                [
+                    each.format(conditions=joined) if each is _PAGE_OF_EXPIRED else each
+                    for each in (*means, *conditions)
+                ]
+            )
         )
-        for stored, means in _MEANING[status]
+        for where, means in _MEANING[status]
     ]
     if len(walks) == 1:
         return walks[0]

@@ -37,14 +37,21 @@ BEGIN
         FROM pg_attribute
         WHERE attrelid = present.name::regclass AND attnum > 0 AND NOT attisdropped;
         -- In a subselect the setting is read once per statement, not once per row.
-        -- The range says the same once more, for the index that finds what held at a position.
         EXECUTE format('CREATE VIEW as_of.%I AS SELECT %s FROM %I '
                        'WHERE from_position <= (SELECT current_setting(''fedledger.position'')::bigint) '
-                       'AND to_position > (SELECT current_setting(''fedledger.position'')::bigint) '
-                       'AND int8range(from_position, to_position) @> (SELECT current_setting(''fedledger.position'')::bigint)',
+                       'AND to_position > (SELECT current_setting(''fedledger.position'')::bigint)',
                        present.name, columns, present.name || '_history');
         EXECUTE format('GRANT SELECT ON as_of.%I TO fedledger_service', present.name);
     END LOOP;
+END
+$$;
+
+-- Of grants the same is said once more as a range, for the index that finds what waited then.
+DO $$
+BEGIN
+    EXECUTE 'CREATE OR REPLACE VIEW as_of.federation_grants AS '
+        || rtrim(pg_get_viewdef('as_of.federation_grants'::regclass), '; ')
+        || ' AND int8range(from_position, to_position) @> (SELECT current_setting(''fedledger.position'')::bigint)';
 END
 $$;
 
