@@ -260,4 +260,5 @@ def test_a_forwarded_address_is_believed_behind_a_proxy_only(
         assert httpx.get(f"{url}/livez", headers=forged, trust_env=False).status_code == 200
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=120)
-    assert [json.loads(line)["source"] for line in errors.splitlines()] == [source]
+    lines = [json.loads(line) for line in errors.splitlines()]
+    assert [line["source"] for line in lines if line["event"] == "request"] == [source]
