@@ -33,7 +33,8 @@ KEYS: Final = frozenset(("actor", "at", "causation_id", "correlation_id", "data"
 Upcast = Callable[[dict[str, Any]], dict[str, Any]]
 UPCASTS: Final[Mapping[str, tuple[str, Upcast]]] = {}
 """Old topic → (the topic it is read as, how its `data` becomes that topic's). Applied repeatedly, on
-reading only; the stored bytes stay what they were. An old topic whose class is gone stands here."""
+reading only; the stored bytes stay what they were. The old topic's class stays in the registry: its
+stream type is part of every entry of it."""
 
 # An escaped NUL, that is one whose backslash is not itself escaped.
 _NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
