@@ -24,6 +24,7 @@ import grants  # noqa: E402
 import issuance  # noqa: E402
 import moments  # noqa: E402
 import past  # noqa: E402
+import rebuild  # noqa: E402
 
 from api import loglines  # noqa: E402
 from migrations.binaries import find_binaries  # noqa: E402
@@ -32,6 +33,7 @@ from support import databases  # noqa: E402
 
 SECTIONS: Final = (
     "append", "vacuum", "grants", "memory", "past", "moments", "issuance", "forensics",
+    "rebuild",
 )  # fmt: skip
 
 
@@ -72,6 +74,9 @@ def main() -> None:
         if "memory" in chosen:
             with cluster.database() as database, tempfile.TemporaryDirectory() as home:
                 grants.memory(database, Path(home), requests)
+        if "rebuild" in chosen:
+            sizes = [given.past] if given.past else [20_000] if quick else [1_000_000, 3_000_000]
+            rebuild.rates(cluster, sizes, library_events=1000 if quick else 5000)
         if "issuance" in chosen:
             with cluster.database() as database:
                 issuance.compare(database, rounds, given.certificates or (100 if quick else 400))

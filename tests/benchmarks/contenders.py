@@ -6,6 +6,7 @@ Every contender stores the same event in committed single appends; it measures n
 import re
 import subprocess
 import tempfile
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -13,10 +14,12 @@ from uuid import UUID, uuid4
 
 import psycopg
 from eventsourcing.application import Application
-from eventsourcing.persistence import ApplicationRecorder
-from eventsourcing.postgres import PostgresFactory
+from eventsourcing.persistence import ApplicationRecorder, Tracking
+from eventsourcing.postgres import PostgresFactory, PostgresTrackingRecorder
+from eventsourcing.projection import Projection, ProjectionRunner
 from eventsourcing.utils import Environment, EnvType
 from measuring import Round, Work, of_latencies, timed
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from ledger.appends import Claim, Idempotency
@@ -226,3 +229,61 @@ def bare_insert(database: Database, program: Path, stack: ExitStack) -> Pgbench 
     if program.exists():
         return Pgbench(database.superuser_dsn, program)
     return Bare(database.superuser_dsn, stack)
+
+
+# ---- the library's way to fill a table after the commit -----------------------------------------
+
+
+class _View(PostgresTrackingRecorder):
+    """One row per stream, with the library's tracking beside it."""
+
+    def __init__(self, datastore: Any, **more: Any) -> None:
+        super().__init__(datastore, **more)
+        self.sql_create_statements.append(
+            sql.SQL(
+                "CREATE TABLE IF NOT EXISTS runner_rows (stream_id uuid PRIMARY KEY, version bigint)"
+            )
+        )
+
+    def put(self, event: Event, tracking: Tracking) -> None:
+        with self.datastore.transaction(commit=True) as cursor:
+            self._insert_tracking(cursor, tracking)
+            cursor.execute(
+                "INSERT INTO runner_rows VALUES (%s, %s) ON CONFLICT (stream_id) "
+                "DO UPDATE SET version = excluded.version",
+                (event.originator_id, event.originator_version),
+            )
+
+
+class _Filling(Projection[_View]):
+    name = "runner"
+
+    def process_event(self, domain_event: Any, tracking: Tracking) -> None:
+        self.view.put(domain_event, tracking)
+
+
+class _RunnerApplication(Application[UUID]):
+    name = "library"
+
+    def construct_mapper(self) -> EventMapper:
+        return EventMapper()
+
+
+def runner_rate(dsn: str, events: int) -> float:
+    """Events a second of the library's ProjectionRunner, with our mapper and one row an event."""
+    env = library_environment("library", dsn)
+    app = _RunnerApplication(env=env)
+    for _ in range(events // 100):
+        app.save(*(event() for _ in range(100)))
+    last = app.recorder.max_notification_id() or 0
+    began = time.perf_counter()
+    with ProjectionRunner(
+        application_class=_RunnerApplication,
+        projection_class=_Filling,
+        view_class=_View,
+        env=env,
+    ) as runner:
+        runner.wait(last, timeout=600)
+        took = time.perf_counter() - began
+    app.close()
+    return last / took
