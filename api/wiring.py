@@ -166,7 +166,7 @@ def compose(
     """Put the parts together on a database that is initialised and up to date."""
     metrics = Metrics()
     ledger = open_ledger(dsn, clock, pool_size=settings.threads, observer=metrics)
-    follower = Follower(dsn, FOLLOWED)
+    follower = Follower(dsn, FOLLOWED, release=RELEASE)
     reader = Reader(dsn, size=settings.threads, clock=clock, reach=follower.reach)
     signers = Adopted(reader.glance, partial(authorities.usable, settings.home))
     issuance = IssuanceCycle(ledger, signers, reader.glance, arc=settings.arc)

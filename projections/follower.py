@@ -16,6 +16,7 @@ import psycopg
 
 from ledger.database import condition_of, conninfo
 from ledger.errors import UnavailableError
+from ledger.head import read_head
 from ledger.record import RecordedEvent
 
 Write = Callable[[psycopg.Connection[Any], Sequence[RecordedEvent]], None]
@@ -76,8 +77,19 @@ class _Step(NamedTuple):
 class Follower:
     """Brings followed tables up to date. Safe to use from several threads."""
 
-    def __init__(self, dsn: str, followed: Sequence[Followed], *, batch: int = _BATCH) -> None:
-        """Connects with the first use. `dsn`: the service role's. `batch`: events in one."""
+    def __init__(
+        self,
+        dsn: str,
+        followed: Sequence[Followed],
+        *,
+        batch: int = _BATCH,
+        release: int | None = None,
+    ) -> None:
+        """Connects with the first use. `dsn`: the service role's. `batch`: events in one.
+
+        `release`: of the tables this process writes; it writes nothing while the head says another.
+        """
+        self._release = release
         self._dsn = dsn
         self._batch = batch
         self._followed = {each.name: each for each in followed}
@@ -171,7 +183,7 @@ class Follower:
         if seen is None:
             connection.execute(_BEGIN, [name])
         taken = connection.execute(_TAKE, [name]).fetchone()
-        if taken is None:
+        if taken is None or self._release not in (None, read_head(connection).release):
             return _Step(int(seen[0]) if seen else 0, 0, ours=False)
         rows = connection.execute(_EVENTS, [taken[0], self._batch], binary=True).fetchall()
         events = [RecordedEvent(*row) for row in rows]

@@ -366,9 +366,12 @@ def test_a_new_column_goes_live_as_the_how_to_says(past: Database) -> None:
     register(newer)  # 5.
     with pytest.raises(UnavailableError):
         register(older)
-    follower = Follower(
-        past.service_dsn, [Followed(HISTORY, lambda: HistoryWriter(Histories(inline)))]
-    )
+    behind = Follower(past.service_dsn, FOLLOWED, release=RELEASE)
+    behind.follow()
+    assert behind.position(HISTORY) == newer.record.head().size - 1, "of the release before"
+    behind.close()
+    followed = Followed(HISTORY, lambda: HistoryWriter(Histories(inline)))
+    follower = Follower(past.service_dsn, [followed], release=RELEASE + 1)
     follower.follow()
     follower.close()
     for source in sources:  # 6.
