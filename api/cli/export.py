@@ -5,7 +5,7 @@ An export is checked line by line as it arrives, and stands under its name only 
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
@@ -20,7 +20,7 @@ from api.exports import ExportConditions
 from api.operations import BY_NAME
 
 if TYPE_CHECKING:
-    from ledger.export_reading import ExportReader
+    from ledger.export_reading import ExportReader, Verified
     from ledger.exports import Manifest
     from ledger.tlog.note import VerifierKey
 
@@ -81,11 +81,7 @@ def _export(**values: Any) -> int:
     ):
         total = int(headers.get("ledger-position", "0"))
         manifest = _received(_Arriving(chunks, file), total)
-    told = _told(manifest, out)
-    if values["json"]:
-        show_json(told)
-    else:
-        show_pairs([(name.replace("_", " "), str(value)) for name, value in told.items()])
+    _say(_told(manifest, out), as_json=values["json"])
     note("who has the log's verifier key can check it: fedledger audit verify-export")
     return int(Exit.OK)
 
@@ -144,39 +140,54 @@ def _told(manifest: "Manifest", file: Path) -> dict[str, Any]:
 
 
 def _verify(**values: Any) -> int:
+    verified = _checked(values["file"], values["log_key"])
+    _say(
+        {
+            **_told(verified.manifest, values["file"]),
+            "signed_by": ", ".join(verified.signers),
+            "shown": _shown_by(verified),
+        },
+        as_json=values["json"],
+    )
+    return int(Exit.OK)
+
+
+def _checked(path: Path, log_keys: Sequence[str]) -> "Verified":
+    """Read the whole file, and check who signed it."""
     from ledger.export_reading import ExportReader
     from ledger.exports import ExportError
 
-    path: Path = values["file"]
     try:
         with path.open("rb", buffering=_READ) as file:
             reader = ExportReader(file)
+            size = path.stat().st_size
             with shown() as tell:
                 for done, _ in enumerate(reader.events(), 1):
                     # How many there are stands on the last line: until then by size.
                     if done % 1000 == 0:
-                        tell("checking", done, done * path.stat().st_size // file.tell())
-            verified = reader.verify(_keys(reader, values["log_key"]))
+                        tell("checking", done, done * size // file.tell())
+            return reader.verify(_keys(reader, log_keys))
     except ExportError as error:
         raise CommandError(
             Exit.INTEGRITY, "this export is not right", str(error), "Do not rely on it."
         ) from error
     except OSError as error:
         raise CommandError(Exit.INVALID, f"cannot read {path}", str(error)) from error
-    told_ = {
-        **_told(verified.manifest, path),
-        "signed_by": ", ".join(verified.signers),
-        "shown": "the whole ledger, to its root"
-        if verified.root_shown
-        else "these events, unaltered; that none is missing is the signer's word"
-        if verified.manifest.selective
-        else "these events, unaltered, and none of these positions is missing",
-    }
-    if values["json"]:
-        show_json(told_)
+
+
+def _shown_by(verified: "Verified") -> str:
+    if verified.root_shown:
+        return "the whole ledger, to its root"
+    if verified.manifest.selective:
+        return "these events, unaltered; that none is missing is the signer's word"
+    return "these events, unaltered, and none of these positions is missing"
+
+
+def _say(told: Mapping[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        show_json(told)
     else:
-        show_pairs([(name.replace("_", " "), str(value)) for name, value in told_.items()])
-    return int(Exit.OK)
+        show_pairs([(name.replace("_", " "), str(value)) for name, value in told.items()])
 
 
 def _keys(reader: "ExportReader", given: Sequence[str]) -> "list[VerifierKey]":
