@@ -2,15 +2,24 @@
 
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
-from pydantic import Field, StringConstraints, create_model
+from pydantic import Field, StringConstraints, WithJsonSchema, create_model
 
 from api.operation import READERS, Operation
 from api.wire import Page, Wire
 
 Kind: TypeAlias = Literal["certificate", "grant", "peer"]
+_POSITION: Final = "^[1-9][0-9]{0,15}$"
 ThenText = Annotated[
     str,
-    StringConstraints(pattern=r"^([1-9][0-9]{0,15}|[0-9]{4}-[0-9T:Zz.+-]{15,34})$"),
+    StringConstraints(max_length=40),  # the handler reads it: a time that there is, or a position
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "format": "date-time"},
+                {"type": "string", "pattern": _POSITION},
+            ]
+        }
+    ),
 ]
 
 

@@ -29,14 +29,14 @@ _MOST_LISTED: Final = _BITS // 2 - 1  # as a list it is shorter, so the length t
 _CHUNKS: Final = (8, 64, 512)  # blocks read at once: most pages are full after a few
 
 _BEGUN: Final = """SELECT term, positions FROM event_terms
-    WHERE block = %s AND term = ANY(%s::int8[])"""
+    WHERE block = %s AND term = ANY(%b::int8[])"""
 _WRITE: Final = """INSERT INTO event_terms (term, block, positions)
-    SELECT * FROM unnest(%s::int8[], %s::int4[], %s::bytea[])
+    SELECT * FROM unnest(%b::int8[], %b::int4[], %b::bytea[])
     ON CONFLICT (term, block) DO UPDATE SET positions = excluded.positions"""
 _BLOCKS: Final = """SELECT DISTINCT block FROM event_terms
-    WHERE term = ANY(%s::int8[]) AND block >= %s AND block <= %s"""
+    WHERE term = ANY(%b::int8[]) AND block >= %s AND block <= %s"""
 _PLACES: Final = """SELECT block, term, positions FROM event_terms
-    WHERE term = ANY(%s::int8[]) AND block = ANY(%s::int4[])"""
+    WHERE term = ANY(%b::int8[]) AND block = ANY(%b::int4[])"""
 
 
 def write(connection: Connection[Any], events: Sequence[RecordedEvent]) -> None:
