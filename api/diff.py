@@ -8,16 +8,20 @@ from api.operation import READERS, Operation
 from api.wire import Page, Wire
 
 Kind: TypeAlias = Literal["certificate", "grant", "peer"]
-_POSITION: Final = "^[1-9][0-9]{0,15}$"
+# As a document can say it, for whoever makes calls from it; what is read is any moment there is.
+_DAY: Final = (
+    r"((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)"
+    r"|02-(0[1-9]|1[0-9]|2[0-8]))"
+)
+_TIME: Final = r"([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?"
+_ZONE: Final = r"([Zz]|[+-](0[0-9]|1[0-4]):[0-5][0-9])"
 ThenText = Annotated[
     str,
-    StringConstraints(max_length=40),  # the handler reads it: a time that there is, or a position
+    StringConstraints(max_length=40),
     WithJsonSchema(
         {
-            "anyOf": [
-                {"type": "string", "format": "date-time"},
-                {"type": "string", "pattern": _POSITION},
-            ]
+            "type": "string",
+            "pattern": rf"^([1-9][0-9]{{0,15}}|[12][0-9]{{3}}-{_DAY}T{_TIME}{_ZONE})$",
         }
     ),
 ]

@@ -21,7 +21,9 @@ from ledger.identity import Identity
 from ledger.record import Filter, RecordHead
 
 _logger: Final = structlog.get_logger("fedledger.exports")
-_PAGE: Final = 500  # events: some hundred KiB, so that the first bytes leave at once
+_PAGE: Final = (
+    100  # events: a hundred KiB or two, and each thread of the service keeps what it once needed
+)
 _RETRY_AFTER: Final = 10  # seconds
 _MEDIA: Final = {"jsonl": "application/jsonl", "csv": "text/csv"}
 _POSITIONS: Final = {"format", "after", "before"}  # said elsewhere in the manifest
@@ -60,21 +62,26 @@ class _Stream:
         wanted = filter_of(query)
         first, last = asked.services.ledger.record.bounds(wanted)
         last = head.size if last is None else min(last, head.size)
-        self._wanted = Filter(wanted.question, first, last)
+        # Whatever was asked for, the range is one of positions that there are, or empty.
+        self._wanted = Filter(wanted.question, min(first, head.size + 1), last)
         self._count = 0
         self._finished = False
-        self._closed = False
+        self._ended = False
         self._chunks = self._made()
 
     def __iter__(self) -> Iterator[bytes]:
         return self._chunks
 
     def close(self) -> None:
-        """Give the place back; what was cut off is recorded as a reading."""
-        if self._closed:
-            return
-        self._closed = True
+        """End it wherever it is."""
         self._chunks.close()
+        self._end()  # also of one that never began, which closing does not run
+
+    def _end(self) -> None:
+        """Give the place back, once; what was cut off is recorded as a reading."""
+        if self._ended:
+            return
+        self._ended = True
         self._asked.services.exports.places.release()
         if not self._finished:
             self._asked.services.readings.note(
@@ -82,10 +89,16 @@ class _Stream:
             )
 
     def _made(self) -> Generator[bytes, None, None]:
-        digest = sha256()
-        for chunk in self._lines():
-            digest.update(chunk)
-            yield chunk
+        try:
+            digest = sha256()
+            for chunk in self._lines():
+                digest.update(chunk)
+                yield chunk
+            yield self._last_line(digest.hexdigest())
+        finally:
+            self._end()
+
+    def _last_line(self, digest: str) -> bytes:
         manifest = Manifest(
             origin=self._identity.origin,
             format=self._query.format,
@@ -93,7 +106,7 @@ class _Stream:
             first=self._wanted.first,
             last=max(self._wanted.last or 0, self._wanted.first - 1),
             count=self._count,
-            sha256=digest.hexdigest(),
+            sha256=digest,
             tree_size=self._head.size,
             tree_root=self._head.root,
             record=None,
@@ -102,7 +115,7 @@ class _Stream:
         manifest = replace(manifest, record=self._recorded(manifest))
         note = self._asked.services.exports.key.sign(manifest.text(), self._identity)
         self._finished = True
-        yield last_line(self._query.format, note)
+        return last_line(self._query.format, note)
 
     def _lines(self) -> Iterator[bytes]:
         write = LINES[self._query.format]

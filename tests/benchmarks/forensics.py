@@ -115,6 +115,10 @@ def pages(database: Database, home: Path, events: int, rounds: int) -> None:
                 latencies[name].append(time.perf_counter() - begun)
         found = {name: of_latencies(each, sum(each)) for name, each in latencies.items()}
         table({name: [each] for name, each in found.items()})
+        base = found["(one event)"].p50
+        ratios = {name: each.p50 / base for name, each in found.items()}
+        print("  times what showing one event takes: "
+              + ", ".join(f"{name} {ratio:.1f}" for name, ratio in ratios.items()))  # fmt: skip
         verdict(
             "ms, p99 of the slowest page",
             max(each.p99 for each in found.values()),
