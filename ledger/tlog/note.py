@@ -157,9 +157,7 @@ def _signature(line: str) -> tuple[str, bytes]:
 
 def _is_text(text: str) -> bool:
     return (
-        text.endswith("\n")
-        and text != "\n"
-        and all(char == "\n" or (char >= " " and char != "\x7f") for char in text)
+        text.endswith("\n") and text != "\n" and all(char == "\n" or char >= " " for char in text)
     )
 
 
