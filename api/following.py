@@ -1,10 +1,11 @@
 """The thread that keeps tables filled after the commit close behind it. It writes none itself.
 
-The database tells of every append; between two rounds there is a short pause, so that a burst of
-appends makes one batch. Nothing depends on it but how long a reader of such a table waits.
+The database tells of every append; between two rounds there is a pause, so that a burst of appends
+makes one batch and this takes a fifth of a processor at most. Nothing depends on it but how long a reader of such a table waits.
 """
 
 import threading
+import time
 from typing import Final
 
 import psycopg
@@ -17,6 +18,7 @@ from projections.follower import Follower
 
 _logger: Final = structlog.get_logger("fedledger.following")
 _PAUSE: Final = 0.05  # seconds from one round to the next
+_REST: Final = 4.0  # times as long as the round: under a flood of appends those come first
 _LONGEST: Final = 5.0  # seconds without a round, should a notification be lost
 _RETRY: Final = 2.0  # seconds, when the database is away
 _LISTEN: Final = f"LISTEN {CHANNEL}"
@@ -59,8 +61,9 @@ class Following:
 
     def _rounds(self, connection: psycopg.Connection[object]) -> None:
         while not self._ending.is_set():
+            began = time.monotonic()
             self._follower.follow(until=self._ending.is_set)
-            self._ending.wait(_PAUSE)
+            self._ending.wait(max(_PAUSE, _REST * (time.monotonic() - began)))
             self._await(connection)
 
     def _await(self, connection: psycopg.Connection[object]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from api.following import Following
 from ledger.errors import UnavailableError
 from ledger.record import RecordedEvent
 from projections.follower import APPLICATION, Followed, Follower
@@ -16,6 +17,7 @@ from projections.verify import check_ledger
 from support.appending import assert_right, checked_store, register
 from support.databases import Database
 from support.past import generate
+from support.waiting import wait_until
 
 
 class Seen:
@@ -117,6 +119,24 @@ def test_a_killed_connection_costs_one_batch_only(database: Database) -> None:
         follower.follow()
     assert seen.batches == [[1], [2]]
     follower.close()
+
+
+def test_the_thread_is_woken_by_an_append(database: Database) -> None:
+    seen = Seen()
+    follower = follower_of(database, seen)
+    following = Following(database.service_dsn, follower)
+    following.start()
+    try:
+        with checked_store(database) as store:
+            for number in range(1, 4):
+                register(store)
+                wait_until(
+                    lambda wanted=number: follower.position("seen") == wanted, "it is followed"
+                )
+    finally:
+        following.stop()
+        follower.close()
+    assert [position for batch in seen.batches for position in batch] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("batch", [1, 7, 2000])
