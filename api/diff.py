@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 from pydantic import Field, StringConstraints, WithJsonSchema, create_model
 
 from api.operation import READERS, Operation
-from api.wire import Page, Wire
+from api.wire import COMBINATION, Page, Wire
 
 Kind: TypeAlias = Literal["certificate", "grant", "peer"]
 # As a document can say it, for whoever makes calls from it; what is read is any moment there is.
@@ -108,6 +108,6 @@ ROWS: Final = (
         roles=READERS,
         query=DiffFilter,
         out=Diff,
-        problems=("as-of", "catching-up"),
+        problems=("as-of", "catching-up", COMBINATION),
     ),
 )

@@ -140,13 +140,16 @@ def scope_from_stored(stored: Mapping[str, Any]) -> Scope:
     Raises:
         KeyError, ValueError, TypeError: `stored` never was a canonical form.
     """
+    filters = stored["filters"]
+    if not isinstance(filters, Mapping):
+        raise TypeError("filters are an object")
     return Scope(
         resources=tuple(Resource(name) for name in stored["resources"]),
         excluded_resources=tuple(Resource(name) for name in stored["excluded_resources"]),
         filters=MappingProxyType(
             {
                 Resource(name): Filter(tuple(chosen["include_teams"]), chosen["include_personal"])
-                for name, chosen in stored["filters"].items()
+                for name, chosen in filters.items()
             }
         ),
         max_rows_per_query=stored["max_rows_per_query"],

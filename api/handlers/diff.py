@@ -17,7 +17,7 @@ from api.handlers.certificates import shown as shown_certificate
 from api.handlers.views import shown
 from api.problems import Issue
 from api.reading import Moment, Snapshot
-from api.wire import Page, parse_moment, parse_position
+from api.wire import COMBINATION, Page, parse_moment, parse_position
 from ledger.canonical import format_time
 from ledger.errors import InvalidError
 from projections import as_of, certificates, diff, grants, peers
@@ -69,7 +69,7 @@ def _span(snapshot: Snapshot, earlier: Moment) -> Span:
     found = as_of.resolve(snapshot.connection, earlier.time, earlier.position)
     if found.at is None or found.position > snapshot.position or found.at > snapshot.at:
         issue = Issue("must not lie behind `to`", parameter="from")
-        raise InvalidError("the query is not valid", issues=(issue,))
+        raise InvalidError("the query is not valid", code=COMBINATION, issues=(issue,))
     return Span(found.position, found.at, snapshot.position, snapshot.at)
 
 

@@ -110,7 +110,7 @@ def test_pages_and_kinds(place: House) -> None:
 
 def test_moments_that_cannot_be_compared(place: House) -> None:
     for query, code in (
-        ("from=5&to=2", "invalid"),
+        ("from=5&to=2", "combination"),
         ("from=1&to=99999", "as-of"),
         ("from=yesterday&to=3", "invalid"),
         ("from=2026-99-99T00:00:00Z&to=3", "invalid"),

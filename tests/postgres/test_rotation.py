@@ -321,8 +321,10 @@ def test_doctor_says_in_time_what_to_run(place: House, database: Database) -> No
     links = LocalAuthority.open(chain.folder).chain()
     call = Call(SYSTEM, "adopt")
     place.parts.services.ledger.adopt_authority(call, uuid4(), "step-ca", links, soon)
-    assert found(place.clock()) == ("warn", "Run `fedledger ca rotate`.")
-    assert found(soon) == ("fail", "Run `fedledger ca rotate`.")
+    status, hint = found(place.clock())
+    assert (status, "init --ca step-ca" in hint) == ("warn", True)
+    status, hint = found(soon)
+    assert (status, "init --ca step-ca" in hint) == ("fail", True)
 
 
 def test_init_after_a_rotation_changes_nothing(place: House, database: Database) -> None:
