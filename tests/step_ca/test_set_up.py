@@ -128,7 +128,7 @@ def test_a_token_of_ours_becomes_exactly_the_profile(made: Made) -> None:
         {"mosaic_serial": None}, {"mosaic_serial": ""}, {"mosaic_serial": 2**62},
         {"mosaic_serial": "7"}, {"mosaic_serial": f"0x{SERIAL:x}"}, {"mosaic_serial": "-1"},
         {"sans": []}, {"sans": None}, {"sans": ["server.example.org"]},
-        {"sans": [CLAIMS["sans"][0], "server.example.org"]}, {"sans": [f"urn:uuid:{uuid4()}"]},
+        {"sans": [CLAIMS["sans"][0], "server.example.org"]}, {"sans": ["urn:uuid:0d9cb46e-0000-4000-8000-000000000000"]},
         {"sans": ["127.0.0.1"]},
     ],
     ids=str,
