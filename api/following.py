@@ -1,7 +1,8 @@
 """The thread that keeps tables filled after the commit close behind it. It writes none itself.
 
 The database tells of every append; between two rounds there is a pause, so that a burst of appends
-makes one batch and this takes a fifth of a processor at most. Nothing depends on it but how long a reader of such a table waits.
+makes one batch and this takes a fifth of a processor at most. Nothing depends on it but how long a
+reader of such a table waits.
 """
 
 import threading
