@@ -116,7 +116,7 @@ def stage(keep: Path | None, step_ca_program: Path | None = None) -> Iterator[St
                 _stop(service, home)
                 authority.close()
                 if keep is None:
-                    shutil.rmtree(home, ignore_errors=True)
+                    _remove(home)
 
 
 def _start(home: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
@@ -153,14 +153,27 @@ def _stop(service: subprocess.Popen[bytes] | None, home: Path) -> None:
 
     if service is not None and service.poll() is None:
         service.terminate()
-        try:
-            service.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            os.killpg(service.pid, signal.SIGKILL)
-            service.wait()
+        _poll(lambda: _has_ended(service), _STOP_SECONDS)
+        # Ended in the middle of its start it leaves what it was waiting for: initdb, or a watcher.
+        # It is not reaped yet, so the group's number can be nobody else's.
+        os.killpg(service.pid, signal.SIGKILL)
+        service.wait()
     # Removing the data directory under a running server would leave it behind without a home.
     _poll(Embedded(home).stop, _STOP_SECONDS)
     _poll(lambda: _unwatched(home), _STOP_SECONDS)
+
+
+def _has_ended(child: subprocess.Popen[bytes]) -> bool:
+    """Whether it has ended; it is not reaped."""
+    return os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def _remove(home: Path) -> None:
+    """Remove it under another name: a watcher that comes late makes its lock where it looks for it,
+    and finds no home there. Left in place, that lock alone would keep the folder from going."""
+    gone = home.with_name(f"{home.name}.gone")
+    home.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def _unwatched(home: Path) -> bool:

@@ -117,7 +117,7 @@ def test_an_interrupted_demo_takes_everything_down(place: Path, number: signal.S
         demo.kill()
     assert demo.returncode == 130
     wait_until(lambda: not processes_under(place), "its children end", 30)
-    assert list(place.iterdir()) == []
+    assert list(place.rglob("*")) == []
 
 
 def test_a_kept_demo_can_be_served_again(place: Path) -> None:
@@ -170,7 +170,7 @@ def test_an_interrupted_story_on_a_step_ca_takes_everything_down(place: Path) ->
         demo.kill()
     assert demo.returncode == 130
     wait_until(lambda: not processes_under(place), "its children end", 30)
-    assert list(place.iterdir()) == []
+    assert list(place.rglob("*")) == []
 
 
 def test_without_a_step_ca_it_says_how_to_get_one(place: Path) -> None:
