@@ -45,6 +45,15 @@ def with_key(order: SigningOrder) -> SigningOrder:
     return replace(order, csr_der=OTHER_CSR, key_digest=key_digest(csrs.ec_key(1).public_key()))
 
 
+def with_other_serial(order: SigningOrder) -> SigningOrder:
+    return replace(order, serial=f"{int(order.serial, 16) ^ 1:032x}")
+
+
+def with_another_bit(authority: LocalAuthority, order: SigningOrder) -> bytes:
+    der = honest(authority, order)
+    return der[:-1] + bytes([der[-1] ^ 1])
+
+
 def with_extension(order: SigningOrder) -> SigningOrder:
     return replace(order, extensions=(*order.extensions, ("1.3.6.1.4.1.99999.3", der_utf8("x"))))
 
@@ -56,7 +65,7 @@ def with_other_value(order: SigningOrder) -> SigningOrder:
 
 MINUTE = timedelta(minutes=1)
 WRONG: dict[str, Sign] = {
-    "serial": signing(lambda order: replace(order, serial="5" + order.serial[1:-1] + "f")),
+    "serial": signing(with_other_serial),
     "not before": signing(lambda order: replace(order, not_before=order.not_before - MINUTE)),
     "not after": signing(lambda order: replace(order, not_after=order.not_after + MINUTE)),
     "shorter": signing(lambda order: replace(order, not_after=order.not_after - MINUTE)),
@@ -71,7 +80,7 @@ WRONG: dict[str, Sign] = {
     "a request": lambda authority, order: order.csr_der,
     "its own certificate": lambda authority, order: authority.chain()[0],
     "something after it": lambda authority, order: honest(authority, order) + b"\x00",
-    "one bit": lambda authority, order: honest(authority, order)[:-1] + b"\x00",
+    "one bit": with_another_bit,
 }
 
 
