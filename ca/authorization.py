@@ -26,8 +26,6 @@ from ledger.store import ClaimTakenError, Store
 
 CLONE: Final = "clone-suspected"
 
-_MOST_KEPT: Final = 500  # states; a ledger has few peers, and each of them many grants
-
 _Start = Authorized | StillOpen | AlreadyIssued | CloneSuspected
 
 
@@ -80,8 +78,6 @@ class Authorizations:
         self._current = current
         self._randomness = randomness
         self._arc = arc
-        # What orders read and hardly ever changes, as the last of them left it.
-        self._usual: Mapping[UUID, object] = {}
 
     def enroll(
         self, call: Call, grant: Grant, presented: enrollment.Presented, csr: Csr
@@ -146,8 +142,7 @@ class Authorizations:
             return _append(reading, grant.id, choose(reading, self._seen(reading, grant.id)))
 
         try:
-            seen = {**self._usual, grant.id: grant}
-            recorded = self._ledger.decide(call, decide, seen=seen)
+            recorded = self._ledger.decide(call, decide, seen={grant.id: grant})
         except ClaimTakenError as error:
             if error.stream_id != grant.id:
                 raise _taken(error) from None
@@ -157,18 +152,7 @@ class Authorizations:
             if recorded.events:
                 log_alarm(CLONE, str(grant.id))
             raise recorded.value
-        self._remember(recorded.used)
         return replace(recorded.value, seen=recorded.used)
-
-    def _remember(self, used: Mapping[UUID, object]) -> None:
-        """Keep the states that the next order is likely to read as well."""
-        usual = {
-            key: one for key, one in used.items() if isinstance(one, Policy | Authority | Peer)
-        }
-        known = self._usual
-        if any(known.get(key) is not one for key, one in usual.items()):
-            # Replaced whole: another thread may be reading it. Full, it begins anew.
-            self._usual = {**known, **usual} if len(known) < _MOST_KEPT else usual
 
     def _seen(self, reading: Reading, grant_id: UUID) -> _Seen:
         grant = reading.state(Grant, grant_id)

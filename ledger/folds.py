@@ -12,12 +12,12 @@ from ledger.reading import Fold
 
 FOLDS: Final[Mapping[type, Fold]] = MappingProxyType(
     {
-        peers.Peer: Fold("peer", peers.evolve),
+        peers.Peer: Fold("peer", peers.evolve, remembered=True),
         grant_state.Grant: Fold("grant", grant_state.evolve),
-        operators.Operator: Fold("operator", operators.evolve),
-        policy.Policy: Fold("policy", policy.evolve),
+        operators.Operator: Fold("operator", operators.evolve, remembered=True),
+        policy.Policy: Fold("policy", policy.evolve, remembered=True),
         identity.Identity: Fold("ledger", identity.evolve),
-        authorities.Authority: Fold("authority", authorities.evolve),
+        authorities.Authority: Fold("authority", authorities.evolve, remembered=True),
         alarms.Alarm: Fold("alarm", alarms.evolve),
         notes.Note: Fold("note", notes.evolve),
     }

@@ -40,10 +40,12 @@ class Fold:
     """How the events of one stream type become its state.
 
     `evolve`: (state or None, event) → state. States are frozen and have `id` and `version`.
+    `remembered`: many commands read them, few change them (`ledger/remembering.py`).
     """
 
     stream_type: str
     evolve: Callable[[Any, Event], Any]
+    remembered: bool = False
 
 
 @dataclass(slots=True)

@@ -32,6 +32,7 @@ from ledger.mapper import EventMapper
 from ledger.reading import Call, Fold, Reading
 from ledger.record import Record
 from ledger.recorder import LedgerRecorder
+from ledger.remembering import Remembered
 from ledger.sequencer import InlineProjection, Observer, Sequencer
 from ledger.turns import Turns
 from ledger.writer import Writer
@@ -54,8 +55,8 @@ T = TypeVar("T")
 Clock = Callable[[], datetime]
 """Returns the present as an aware UTC datetime."""
 
-TRIES: Final = 4
-"""A command is decided once, and anew three times when what it read has moved on."""
+ANEW: Final = 3
+"""How often a command is decided on what is loaded, when what it read keeps moving on."""
 
 _CALL: Final = """SELECT body_sha256, first_position, events FROM ledger_idempotency
     WHERE credential = %s AND method = %s AND path = %s AND key = %s"""
@@ -121,6 +122,7 @@ class Store(Application[UUID]):
         self._sequencer = Sequencer(writer, observer)
         self._recorder = LedgerRecorder(dsn, self._sequencer, self._reads)
         self._turns = Turns()
+        self._remembered = Remembered()
         self.record = Record(self._reads, self._history)
         super().__init__()
 
@@ -162,11 +164,11 @@ class Store(Application[UUID]):
     ) -> Recorded[T]:
         """Let `fn` decide on what it reads, and append what it appended to its `Reading`.
 
-        `seen`: states that the caller has just folded, by stream, which saves loading them. They
-        serve an append only, which is refused if one of them has moved; whatever else `fn` makes of
-        them is decided again on what is loaded. Not with an idempotency record.
+        `seen`: states that the caller has just folded, by stream, which saves loading them, as do
+        those of streams that are remembered. They serve an append only, which is refused if one of
+        them has moved; whatever else `fn` makes of them is decided again on what is loaded.
 
-        `fn` may be called up to five times and must have no effect but on its argument. A call
+        `fn` may be called up to four times and must have no effect but on its argument. A call
         whose idempotency record exists is not decided: its value is `again(events)`, or else the
         first event's stream as those events left it.
 
@@ -177,10 +179,16 @@ class Store(Application[UUID]):
             UnavailableError: `busy` when what was read kept moving; see `Sequencer.append`.
             Whatever `fn` raises.
         """
-        if call.idempotency is None or call.dry_run:
-            return (seen and self._decide_on(seen, call, fn)) or self._decide(call, fn)
+        if call.dry_run:
+            return self._decide(call, fn)
+        if call.idempotency is None:
+            return self._decide_on(seen, call, fn) or self._decide(call, fn)
         with self._turns.turn(call.idempotency.name):
-            return self._replayed(call.idempotency, again) or self._decide(call, fn, again)
+            return (
+                self._replayed(call.idempotency, again)
+                or self._decide_on(seen, call, fn)
+                or self._decide(call, fn, again)
+            )
 
     def _decide_on(
         self, seen: Mapping[UUID, object], call: Call, fn: Callable[[Reading], T]
@@ -188,19 +196,19 @@ class Store(Application[UUID]):
         """Decide on states seen before; None if that leads to no append, or one has moved."""
 
         def load(kind: type[S], stream_id: UUID) -> S | None:
-            state = seen.get(stream_id)
-            return state if isinstance(state, kind) else self.load(kind, stream_id)
+            state = seen.get(stream_id) or self._remembered.get(stream_id)
+            return state if isinstance(state, kind) else self._loaded(kind, stream_id)
 
         reading = Reading(load, self.folds, call, self.clock())
         try:
             value = fn(reading)
         except LedgerError:
             return None
-        if not reading.events or call.dry_run:
+        if not reading.events:
             return None
         try:
             position = self._append(call, reading)
-        except (IntegrityError, StaleReadError):
+        except (IntegrityError, StaleReadError, IdempotencyTakenError):
             return None
         return Recorded(value, position, reading.events, used=reading.states)
 
@@ -210,8 +218,8 @@ class Store(Application[UUID]):
         fn: Callable[[Reading], T],
         again: Callable[[tuple[Event, ...]], T] | None = None,
     ) -> Recorded[T]:
-        for _ in range(TRIES):
-            reading = Reading(self.load, self.folds, call, self.clock())
+        for _ in range(ANEW):
+            reading = Reading(self._loaded, self.folds, call, self.clock())
             try:
                 value = fn(reading)
                 position = self._append(call, reading)
@@ -240,6 +248,7 @@ class Store(Application[UUID]):
         recordings = self.events.put(
             reading.events, idempotency=call.idempotency, **reading.conditions(self._inline)
         )
+        self._remember(reading.states)
         return recordings[-1].notification.id
 
     def _replayed(
@@ -264,6 +273,17 @@ class Store(Application[UUID]):
         kind = next(k for k, f in self.folds.items() if f.stream_type == first.data.STREAM)
         last = [e for e in events if e.originator_id == first.originator_id][-1]
         return self.load(kind, first.originator_id, version=last.originator_version)
+
+    def _loaded(self, kind: type[S], stream_id: UUID) -> S | None:
+        """Fold a stream for a command, and remember it if the next command is likely to read it."""
+        state = self.load(kind, stream_id)
+        self._remember({stream_id: state})
+        return state
+
+    def _remember(self, states: Mapping[UUID, object]) -> None:
+        for stream_id, state in states.items():
+            if state is not None and self.folds[type(state)].remembered:
+                self._remembered.keep(stream_id, state)
 
     def load(self, kind: type[S], stream_id: UUID, *, version: int | None = None) -> S | None:
         """Fold a stream, to `version` if given; None when there is none of this kind."""

@@ -3,7 +3,8 @@
     python tests/benchmarks/service.py HOME SERVICE_DSN [LIBRARY_DSN]
 
 With LIBRARY_DSN the ledger's events go to, and come from, the library's own recorder; all else is
-the same. It prints the line that says it is ready.
+the same, but that no state is remembered: that recorder refuses no append on one that has moved. It
+prints the line that says it is ready.
 """
 
 import sys
@@ -18,6 +19,7 @@ from contenders import library_recorder  # noqa: E402
 from api import wiring  # noqa: E402
 from api.settings import Settings  # noqa: E402
 from ledger.application import Ledger  # noqa: E402
+from ledger.remembering import Remembered  # noqa: E402
 
 
 def main(home: str, dsn: str, library_dsn: str | None = None) -> None:
@@ -37,6 +39,7 @@ def _on_library(ledger: Ledger, dsn: str) -> Ledger:
     recorder = library_recorder(dsn)
     ledger.recorder = ledger.events.recorder = recorder
     ledger._inline.clear()
+    ledger._remembered = Remembered(most=0)
     return ledger
 
 

@@ -161,6 +161,46 @@ def test_what_is_no_append_is_never_the_last_word_on_a_state_seen_before(
         assert store.decide(call(), decision, seen={peer.id: peer}).value == "https://moved.example"
 
 
+def test_what_a_command_has_read_is_remembered_for_the_next(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with checked_store(database) as store:
+        peer = register(store).value.id
+
+        def fail(*_: object) -> None:
+            raise AssertionError("it was loaded")
+
+        monkeypatch.setattr(store, "load", fail)
+        twin = replace(call(), idempotency=IDEMPOTENCY)
+        for each in (call(), twin):
+            assert store.decide(each, after(peer, uuid4(), lambda number: None)).value == 1
+
+
+@pytest.mark.parametrize("answers", ["appends", "returns", "refuses"])
+def test_what_is_remembered_and_has_moved_is_never_the_last_word(
+    database: Database, answers: str
+) -> None:
+    """Moved by another process, which tells this one nothing."""
+    other = store_on(database.service_dsn)
+    with checked_store(database) as store:
+        peer, new = register(store).value, uuid4()
+        update(other, peer.id, "https://moved.example")
+        found: list[str] = []
+
+        def decision(reading: Reading) -> str:
+            found.append(reading.state(Peer, peer.id).base_url)
+            if answers == "refuses" and len(found) == 1:
+                raise RefusedError("not while it is there", code="grant-suspended")
+            if answers == "appends":
+                fact = PeerRegistered(name="new", base_url="https://new.example")
+                reading.append(Peer, new, fact, claims=[claimed_name("new")])
+            return found[-1]
+
+        assert store.decide(call(), decision).value == "https://moved.example"
+        assert found == [peer.base_url, "https://moved.example"]
+    other.close()
+
+
 def test_a_conflict_on_the_written_stream_is_decided_anew(database: Database) -> None:
     with checked_store(database) as store:
         peer = register(store).value.id
