@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from psycopg import Connection, IsolationLevel
+from psycopg import Connection
 
 from api.problems import Issue
 from ledger.database import Pool, conninfo
 from ledger.errors import InvalidError
 from projections import as_of
 from projections.history import HISTORY
+from projections.holding import begin_held
 
 _SESSION: Final = "-c statement_timeout=10s -c timezone=UTC -c default_transaction_read_only=on"
 # Here and not through `Record`: position and rows must be of one transaction.
@@ -71,7 +72,6 @@ class Reader:
             min_size=1,
             max_size=size,
             kwargs={"autocommit": True},  # a single look is one round trip, not three
-            configure=_isolate,
             checked=True,
             name="fedledger-read",
             open=True,
@@ -110,18 +110,18 @@ class Reader:
 
     def _begin(self, stack: ExitStack) -> Connection[Any]:
         connection = stack.enter_context(self._pool.connection())
-        stack.enter_context(connection.transaction())
-        return connection
+        begin_held(connection)
+        return connection  # the pool ends the transaction when it gets it back
 
     @contextmanager
     def view(self) -> Iterator[Connection[Any]]:
         """A connection for statements that see one and the same state of the tables."""
-        with self._pool.connection() as connection, connection.transaction():
-            yield connection
+        with ExitStack() as stack:
+            yield self._begin(stack)
 
     @contextmanager
     def glance(self) -> Iterator[Connection[Any]]:
-        """A connection for a single statement."""
+        """A connection for a single statement, which sees what is there once it has its tables."""
         with self._pool.connection() as connection:
             yield connection
 
@@ -133,11 +133,6 @@ class Reader:
     def close(self) -> None:
         """Close all connections."""
         self._pool.close()
-
-
-def _isolate(connection: Connection[Any]) -> None:
-    # Of the transactions of `snapshot`: what is read in one belongs together.
-    connection.isolation_level = IsolationLevel.REPEATABLE_READ
 
 
 def _in_the_future(parameter: str) -> InvalidError:

@@ -22,6 +22,8 @@ from ledger.recorded import RecordedEvent
 from projections import event_terms
 from projections.comparing import comparable
 from projections.follower import progress
+from projections.history import history_of
+from projections.holding import hold
 from projections.registry import INLINE
 from projections.verify_history import HistoryAudit
 
@@ -62,6 +64,7 @@ def check_ledger(
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         connection.read_only = True
         connection.execute("SET LOCAL timezone = 'UTC'")
+        hold(connection, _tables(inline))
         audit = Audit()
         states = _States(folds, audit)
         past = HistoryAudit(connection, inline)
@@ -74,6 +77,10 @@ def check_ledger(
         past.compare(connection, audit.frontier.size, audit.complain)
         _compare_terms(connection, audit)
     return Report(audit.frontier.size, audit.frontier.root(), tuple(audit.violations))
+
+
+def _tables(inline: Sequence[InlineProjection]) -> list[str]:
+    return [name for table in inline for name in (table.table, history_of(table))]
 
 
 def _compare_terms(connection: psycopg.Connection[Any], audit: Audit) -> None:

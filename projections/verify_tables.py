@@ -4,7 +4,7 @@ Record and tables are read side by side in the order of streams, in one view of 
 stream is folded, and its rows are held against those that name it. Memory is that of one stream.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from typing import Any, Final
 from uuid import UUID
@@ -18,6 +18,7 @@ from ledger.canonical import MAX_INTEGER
 from ledger.database import conninfo
 from ledger.streams import all_streams
 from projections.comparing import comparable
+from projections.holding import hold
 from projections.replay import FoldError, Row
 from projections.sources import Source, Told
 
@@ -46,7 +47,7 @@ def check_tables(
         psycopg.Error: the database cannot be read.
     """
     with _view(dsn) as reading:
-        _hold(reading, source.tables)
+        hold(reading, [table.table for table in source.tables])
         with _view(dsn) as beside, ExitStack() as open_cursors:
             _see(beside, _export(reading))
             stored = {table: _Stored(beside, table, open_cursors) for table in source.tables}
@@ -94,13 +95,6 @@ def _view(dsn: str) -> Iterator[Connection[Any]]:
 
 def _see(connection: Connection[Any], snapshot: str) -> None:
     connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(snapshot))
-
-
-def _hold(connection: Connection[Any], tables: Sequence[InlineProjection]) -> None:
-    """Keep these tables where they are to the transaction's end. Before it has seen anything: else
-    its view of the database could be older than the table that it then finds under a name."""
-    names = sql.SQL(", ").join(sql.Identifier(table.table) for table in tables)
-    connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(names))
 
 
 def _export(connection: Connection[Any]) -> str:

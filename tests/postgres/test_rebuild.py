@@ -5,15 +5,17 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 
+from api.reading import Reader
 from ledger.audit import Violation
 from ledger.errors import UnavailableError
 from ledger.folds import FOLDS
@@ -22,6 +24,7 @@ from ledger.store import Store
 from projections import peers
 from projections.follower import Followed, Follower
 from projections.history import HISTORY, Histories, HistoryWriter
+from projections.progress import Progress
 from projections.rebuild import RebuildError, abort, rebuild
 from projections.registry import FOLLOWED, INLINE, RELEASE, SOURCES
 from projections.shape import Shape, shape_of
@@ -179,6 +182,51 @@ def test_nobody_who_reads_or_writes_meanwhile_fails(past: Database) -> None:
         assert found is not None
         assert found.base_url == f"https://{counts['append'] - 1}.example", "the last append shows"
     store.close()
+    follow(past)
+    right(past)
+
+
+# They wait for the transaction that swaps.
+_WAIT: Final = """SELECT count(*) FROM pg_stat_activity
+    WHERE wait_event_type = 'Lock' AND datname = current_database()"""
+
+
+def test_whoever_begins_to_read_during_the_swap_sees_nothing_older_than_it_says(
+    past: Database,
+) -> None:
+    """The rows of the last round of catching up are written by the swap itself: a transaction that had
+    looked before it and found the tables after it would miss them."""
+    with ExitStack() as stack:
+        store = store_on(past.service_dsn)
+        stack.callback(store.close)
+        peer = register(store).value
+        reader = Reader(
+            past.service_dsn, size=2, clock=real_clock, reach=lambda name, position: None
+        )
+        stack.callback(reader.close)
+        others = stack.enter_context(ThreadPoolExecutor(2))
+        watching = stack.enter_context(psycopg.connect(past.superuser_dsn, autocommit=True))
+        urls = iter(("https://first.example", "https://last.example"))
+        seen: list[Future[Any]] = []
+
+        def read() -> tuple[int, str]:
+            with reader.snapshot() as snapshot:
+                found = peers.by_id(snapshot.connection, peer.id)
+                assert found is not None, "a read found no row"
+                return snapshot.position, found.base_url
+
+        def tell(now: Progress) -> None:
+            if now.phase == "catching-up" and (url := next(urls, None)) is not None:
+                update(store, peer.id, url)  # the second one is left to the swap
+            if now.phase == "swapped":
+                seen.extend((others.submit(read), others.submit(check_ledger, past.service_dsn)))
+                wait_until(lambda: watching.execute(_WAIT).fetchone() == (2,), "both wait")
+
+        done = rebuild(past.owner_dsn, PRESENT, tell=tell, pause=60)
+        assert (done.position, done.attempts) == (2003, 1)
+        assert seen[0].result(60) == (2003, "https://last.example")
+        report = seen[1].result(60)
+        assert report.ok, str(report)
     follow(past)
     right(past)
 
