@@ -6,7 +6,7 @@ is adding a function to `_CHECKS` below.
 
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,7 +16,7 @@ import psycopg
 from cryptography import x509
 from psycopg.rows import tuple_row
 
-from api import host, step_ca_checks
+from api import host, list_checks, step_ca_checks
 from api.findings import Check, Status
 from api.last_seen import LastSeen
 from api.rotation import NEW_ROOT, ROOT_ENDS_SOON
@@ -209,6 +209,10 @@ def _authority(scene: _Scene) -> Check:
     return Check("authority", "warn" if left > timedelta(0) else "fail", detail, hint)
 
 
+def _revocation_list(scene: _Scene) -> Check:
+    return list_checks.check(scene.dsn, scene.clock, lambda: nullcontext(scene.connection))
+
+
 def _alarms(scene: _Scene) -> Check:
     waiting = alarms.count_open(scene.connection)
     if waiting:
@@ -291,6 +295,7 @@ _CHECKS: Final[tuple[tuple[str, Callable[[_Scene], Check]], ...]] = (
     ("clock", _clocks),
     ("four-eyes", _four_eyes),
     ("authority", _authority),
+    ("revocation-list", _revocation_list),
     ("alarms", _alarms),
     ("integrity", _integrity),
     ("history", _history),

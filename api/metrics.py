@@ -41,6 +41,7 @@ class Standing:
     """What is true at the moment of a look.
 
     certificates: label `days` → how many. authorities: id, kind, end of those in use.
+    lists: authority, end of its last revocation list if any, revoked certificates not on it.
     pools: name → connections in use, connections open.
     """
 
@@ -51,6 +52,7 @@ class Standing:
     lost_history: bool
     certificates: Mapping[str, int]
     authorities: Sequence[tuple[UUID, str, datetime]]
+    lists: Sequence[tuple[UUID, datetime | None, int]]
     pools: Mapping[str, tuple[int, int]]
 
 
@@ -128,6 +130,13 @@ class _Gauges:
         self._authorities = gauge(
             "authority_end_timestamp_seconds", "When an authority in use ends.", "authority", "kind"
         )
+        self._list_end = gauge(
+            "crl_next_update_timestamp_seconds",
+            "When an authority's last revocation list ends; 0: it has none.", "authority",
+        )  # fmt: skip
+        self._unlisted = gauge(
+            "crl_unlisted_certificates", "Revoked for over a minute, not on the list.", "authority"
+        )
         self._pool = gauge("pool_connections", "Database connections for reading.", "pool", "state")
 
     def take(self, standing: Standing) -> None:
@@ -141,6 +150,11 @@ class _Gauges:
         self._authorities.clear()  # one that was retired must not be warned of for ever
         for id_, kind, end in standing.authorities:
             self._authorities.labels(str(id_), kind).set(end.timestamp())
+        for lists in (self._list_end, self._unlisted):
+            lists.clear()
+        for id_, list_end, unlisted in standing.lists:
+            self._list_end.labels(str(id_)).set(list_end.timestamp() if list_end else 0)
+            self._unlisted.labels(str(id_)).set(unlisted)
         for name, (used, size) in standing.pools.items():
             self._pool.labels(name, "used").set(used)
             self._pool.labels(name, "open").set(size)

@@ -36,6 +36,9 @@ S = TypeVar("S")
 LIFE: Final = timedelta(hours=24)
 """From a list's thisUpdate to its nextUpdate. A new one comes at half of it, or with a change."""
 
+UNLISTED: Final = timedelta(minutes=1)
+"""A revocation that is older is on the last list, where a service runs: a round takes ten seconds."""
+
 TAKES_AWAY: Final = (
     "certificate.revoked.v1",
     "grant.rejected.v1",
@@ -60,6 +63,21 @@ class Published:
     number: int
     next_update: datetime
     der: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Currency:
+    """How far the list of one authority can be believed.
+
+    next_update: when the last one ends; None if none was published. unlisted: how many certificates
+    have counted as revoked for over a minute (`UNLISTED`) and are not on it. needed: whether a
+    certificate of that authority has still to end.
+    """
+
+    authority_id: UUID
+    next_update: datetime | None
+    unlisted: int
+    needed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +136,37 @@ class RevocationLists:
             ]
         here = [row for row in rows if isinstance(self._signers.find(row.id), SignsLists)]
         return sum(self._publish(row, now) for row in here)
+
+    def currency(self, now: datetime) -> list[Currency]:
+        """How current the last list of each authority is that publishes here; no key is needed.
+
+        Raises:
+            LedgerError, psycopg.Error: the database cannot be asked.
+        """
+        with self._read() as connection:
+            living = {
+                row.id: _outlived(connection, row, now)
+                for row in authorities.everything(connection)
+                if row.kind == "local"
+                and (row.retired_at is None or _outlived(connection, row, now))
+            }
+        return [self._currency(one, now, needed=needed) for one, needed in living.items()]
+
+    def _currency(self, authority_id: UUID, now: datetime, *, needed: bool) -> Currency:
+        last = self._last(authority_id)
+        head = self._ledger.record.head().size
+        overdue = {
+            one.revoked.serial
+            for one in self._entries(authority_id, head, now)
+            if one.revoked.since <= now - UNLISTED
+        }
+        if last is None:
+            return Currency(authority_id, None, len(overdue), needed)
+        begin, end = _times(last)
+        if overdue:  # else nothing can be missing, and the list need not be folded
+            listed = self._entries(authority_id, last.position, begin)
+            overdue -= {one.revoked.serial for one in listed}
+        return Currency(authority_id, end, len(overdue), needed)
 
     def _publish(self, row: AuthorityRow, now: datetime) -> bool:
         """Publish a list of `row` if one is due; say whether."""

@@ -88,6 +88,9 @@ def show(asked: Asked) -> Answer:
 
 def measure(asked: Asked) -> Answer:
     services, at = asked.services, asked.services.clock()
+    lists = [
+        (one.authority_id, one.next_update, one.unlisted) for one in services.lists.currency(at)
+    ]
     with services.read() as snapshot:
         connection = snapshot.connection
         ending = certificates.ending(connection, at, [*metrics.CERTIFICATE_SPANS.values()])
@@ -103,6 +106,7 @@ def measure(asked: Asked) -> Answer:
                 for row in authorities.everything(connection)
                 if not row.retired_at
             ],
+            lists=lists,
             pools=services.pools(),
         )
     data = services.metrics.render(standing)

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.postgres
 CHECKS = {
     "database", "schema", "service-role", "immutability", "clock", "four-eyes", "authority",
     "alarms", "integrity", "history", "key-files", "durability", "checksums", "disk",
-    "private-server",
+    "private-server", "revocation-list",
 }  # fmt: skip
 # The tests' own cluster is made to be thrown away: here this check is red without our doing.
 # Green on a real installation: tests/acceptance/test_cli.py.

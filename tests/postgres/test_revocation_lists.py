@@ -1,18 +1,20 @@
 """Revocation lists: what is on them, that OpenSSL reads them so, and when a new one comes."""
 
+import re
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from api import rotation, wiring
+from api import list_checks, rotation, wiring
 from api.rotation import Wish
 from api.settings import Settings
 from ca.local import LocalAuthority
@@ -220,6 +222,60 @@ def test_a_round_of_maintenance_publishes(place: House) -> None:
     assert place.call("authority.crl").status_code == 404
     place.parts.maintenance.round()
     assert reasons(fetched(place)) == {}
+
+
+# ---- a list that nobody renews -----------------------------------------------------------------
+
+
+def test_a_list_that_falls_behind_is_seen_by_doctor_and_metrics(
+    place: House, database: Database
+) -> None:
+    dsn = database.service_dsn
+
+    begun = place.clock()
+
+    def examined(later: timedelta) -> tuple[str, str]:
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            found = list_checks.check(dsn, lambda: begun + later, lambda: nullcontext(connection))
+        return found.status, found.detail
+
+    grant = place.grant(place.peer()["id"])
+    assert examined(timedelta(0))[0] == "ok"
+    serial(place, grant)
+    status, detail = examined(timedelta(0))
+    assert (status, "ever published" in detail) == ("fail", True)
+    publish(place)
+    assert examined(timedelta(0)) == ("ok", "holds every certificate that counts as revoked")
+    assert examined(timedelta(hours=17))[0] == "ok"
+    assert examined(timedelta(hours=19))[0] == "warn"
+    status, detail = examined(timedelta(hours=25))
+    assert (status, "ended" in detail) == ("fail", True)
+    begun = place.clock()
+    place.ok("grant.revoke", WHY, grant_id=grant["id"])
+    assert examined(timedelta(0))[0] == "ok"  # the next round of maintenance publishes it
+    status, detail = examined(timedelta(hours=1))
+    assert (status, detail.startswith("1 revoked certificates are not on")) == ("fail", True)
+    place.clock.ahead = timedelta(hours=1)
+    assert gauges(place) == [fetched_end(place), 1]
+    place.clock.ahead = timedelta(0)
+    publish(place)
+    assert examined(timedelta(hours=1))[0] == "ok"
+    assert gauges(place) == [fetched_end(place), 0]
+
+
+def fetched_end(place: House) -> float:
+    end = fetched(place).next_update_utc
+    assert end is not None
+    return end.timestamp()
+
+
+def gauges(place: House) -> list[float]:
+    text = place.call("metrics.show", token=place.admin).text
+    wanted = ("crl_next_update_timestamp_seconds", "crl_unlisted_certificates")
+    of = f'{{authority="{authority_of(place)}"}} '
+    return [
+        float(re.findall(f"^fedledger_{name}{of}(.+)$", text, re.MULTILINE)[0]) for name in wanted
+    ]
 
 
 # ---- several processes, several authorities ----------------------------------------------------
