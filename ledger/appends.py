@@ -5,15 +5,16 @@ the one thread that commits for all has little left to do. It touches no databas
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+import struct
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-import orjson
-
 from ledger.errors import InvalidError, RefusedError
+from ledger.packing import BYTEA, INT8, TEXT, UUIDS, Kind, kind_of
 
 # Index rows are limited to a third of a page (2704 bytes); a claim's key is a digest or a name.
 MAX_KEY: Final = 1000
@@ -22,7 +23,7 @@ _NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
 _TYPE: Final = re.compile(r"[a-z][a-z0-9_]*(\[\])?")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class InlineProjection:
     """A current-state table whose rows travel with the append that changes them.
 
@@ -50,9 +51,14 @@ class InlineProjection:
         if (self.stream, "uuid") not in self.columns:
             raise ValueError(f"{self.table}: the stream's column is a uuid")
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         return tuple(name for name, _ in self.columns)
+
+    @cached_property
+    def kinds(self) -> tuple[Kind, ...]:
+        """How the columns' values travel."""
+        return tuple(kind_of(kind) for _, kind in self.columns)
 
     def changed(self, old: object | None, new: object) -> set[tuple[object, ...]]:
         """The rows of `new` that `old` did not have."""
@@ -120,16 +126,35 @@ class ClaimTakenError(RefusedError):
         self.stream_id = stream_id
 
 
+class Packed(NamedTuple):
+    """What an append stores, as items (`ledger/packing.py`) in the order of each table's columns.
+
+    Positions and times are not known yet: events lack theirs and their leaf, claims their position,
+    the call's record its first position and number of events.
+    """
+
+    events: Sequence[tuple[bytes, ...]]
+    claims: Sequence[tuple[bytes, ...]]
+    calls: Sequence[tuple[bytes, ...]]  # one or none
+    rows: Mapping[InlineProjection, Sequence[tuple[bytes, ...]]]
+
+
 @dataclass(frozen=True, slots=True)
 class Append:
-    """One append, ready: `digests` are the bodies' SHA-256 in hex, `rows` are JSON objects."""
+    """One append, ready: `digests` are the bodies' SHA-256 in hex; `packed`, what is stored.
+
+    `writes`: its streams, claims and call, of which two appends in one batch may share none.
+    `needs`: those and the streams it read, which nobody before it in the batch may write.
+    """
 
     events: Sequence[Draft]
-    reads: Mapping[UUID, int] = field(default_factory=dict)
-    claims: Sequence[Claim] = ()
-    rows: Mapping[InlineProjection, Collection[bytes]] = field(default_factory=dict)
-    idempotency: Idempotency | None = None
-    digests: Sequence[str] = ()
+    reads: Mapping[UUID, int]
+    claims: Sequence[Claim]
+    idempotency: Idempotency | None
+    digests: Sequence[str]
+    packed: Packed
+    writes: frozenset[Hashable]
+    needs: frozenset[Hashable]
 
 
 def prepare(
@@ -152,14 +177,30 @@ def prepare(
         _check_texts(claim.kind, claim.key)
     if idempotency is not None:
         _check_texts(*idempotency.name, idempotency.body_sha256)
-    return Append(
-        events,
-        reads,
-        claims,
-        {table: [_encoded(table, row) for row in some] for table, some in rows.items() if some},
-        idempotency,
-        [sha256(event.body).hexdigest() for event in events],
+    packed = Packed(
+        [
+            (_uuid(event.stream_id), _int8(event.version), _text(event.topic), _bytea(event.body))
+            for event in events
+        ],
+        [
+            (_text(claim.kind), _text(claim.key), _uuid(events[claim.event].stream_id))
+            for claim in claims
+        ],
+        [(*map(_text, idempotency.name), _text(idempotency.body_sha256))] if idempotency else [],
+        {table: [_packed_row(table, row) for row in some] for table, some in rows.items() if some},
     )
+    digests = [sha256(event.body).hexdigest() for event in events]
+    # UUIDs, pairs and fours: of different kinds, never equal.
+    writes = frozenset(
+        [event.stream_id for event in events]
+        + [(claim.kind, claim.key) for claim in claims]
+        + ([idempotency.name] if idempotency else [])
+    )
+    needs = writes.union(reads)
+    return Append(events, reads, claims, idempotency, digests, packed, writes, needs)
+
+
+_uuid, _int8, _text, _bytea = UUIDS.item, INT8.item, TEXT.item, BYTEA.item
 
 
 def _check_texts(*texts: str) -> None:
@@ -172,14 +213,8 @@ def _check_texts(*texts: str) -> None:
             raise InvalidError("a text is not Unicode") from None
 
 
-def _encoded(table: InlineProjection, row: tuple[object, ...]) -> bytes:
+def _packed_row(table: InlineProjection, row: tuple[object, ...]) -> tuple[bytes, ...]:
     try:
-        return orjson.dumps(dict(zip(table.names, row, strict=True)), default=_octets)
-    except orjson.JSONEncodeError:
+        return tuple([kind.item(value) for kind, value in zip(table.kinds, row, strict=True)])
+    except (AttributeError, TypeError, ValueError, struct.error):
         raise InvalidError(f"a value does not fit a row of {table.table}") from None
-
-
-def _octets(value: object) -> str:
-    if isinstance(value, bytes):
-        return "\\x" + value.hex()
-    raise TypeError

@@ -100,13 +100,14 @@ def format_time(moment: datetime) -> str:
     Raises:
         ValueError: `moment` has no time zone, or leaves the years 1..9999 when taken to UTC.
     """
-    if moment.utcoffset() is None:
-        raise ValueError("a moment without a time zone cannot be stored")
-    try:
-        utc = moment.astimezone(UTC)
-    except OverflowError:
-        raise ValueError("the moment is outside the years 1 to 9999 in UTC") from None
-    return utc.isoformat(timespec="microseconds")[:26] + "Z"
+    if moment.tzinfo is not UTC:
+        if moment.utcoffset() is None:
+            raise ValueError("a moment without a time zone cannot be stored")
+        try:
+            moment = moment.astimezone(UTC)
+        except OverflowError:
+            raise ValueError("the moment is outside the years 1 to 9999 in UTC") from None
+    return moment.isoformat(timespec="microseconds")[:26] + "Z"
 
 
 def parse_time(text: str) -> datetime:

@@ -11,9 +11,9 @@ from typing import Any, Final, NamedTuple
 import psycopg
 from psycopg import sql
 from psycopg.errors import Diagnostic, UniqueViolation
-from psycopg.types.array import ListBinaryDumper
-from psycopg.types.numeric import Int8BinaryDumper, Int8Dumper
+from psycopg.types.string import BytesBinaryDumper
 
+from ledger import packing
 from ledger.appends import (
     Append,
     ClaimTakenError,
@@ -44,6 +44,15 @@ _LEAF: Final = "SELECT leaf FROM ledger_events WHERE position = $1"
 _CLAIMS: Final = """SELECT c.kind, c.key, c.stream_id
     FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS u(kind, key, number)
     JOIN ledger_claims c ON c.kind = u.kind AND c.key = u.key ORDER BY u.number LIMIT 1"""
+
+
+class _Packed(BytesBinaryDumper):
+    """Bytes are the binary form of whatever type the statement says stands there.
+
+    Dumping lists item by item costs as much as all else this process does for an append.
+    """
+
+    oid = 0
 
 
 class ConnectionLostError(Exception):
@@ -96,17 +105,16 @@ class WriterConnection:
 
     def __init__(self, dsn: str, projections_version: int, clock_skew: float) -> None:
         """Connect. `clock_skew` in seconds. Raises psycopg.Error."""
-        self._fixed = {"projections_version": projections_version, "skew": clock_skew}
+        self._fixed = {
+            "projections_version": packing.integer(projections_version),
+            "skew": packing.real(clock_skew),
+        }
         self._warned = False
         self._connection = psycopg.connect(
             conninfo(dsn), autocommit=True, cursor_factory=psycopg.RawCursor
         )
         self._connection.prepared_max = 256
-        # One type for every int, or each width of a number would have its own prepared statement.
-        self._connection.adapters.register_dumper(int, Int8Dumper)
-        self._connection.adapters.register_dumper(int, Int8BinaryDumper)
-        # Without this, arrays travel as text: each byte of a body as two digits, escaped twice.
-        self._connection.adapters.register_dumper(list, ListBinaryDumper)
+        self._connection.adapters.register_dumper(bytes, _Packed)
         self._connection.add_notice_handler(self._notice)
         try:
             self._connection.execute(_SESSION, prepare=False)
@@ -130,7 +138,7 @@ class WriterConnection:
         values = {**planned.values, **self._fixed}
         text, names = planned.statement
         (row,) = self._run(text, [values[name] for name in names]).fetchall()
-        return Answer(row[0], row[1], row[2])
+        return Answer(row[0], row[1], row[2] or ())
 
     def head(self, anchor: int, lock: Sequence[str] | None) -> HeadRow | None:
         """Read the head row and the leaf at `anchor`.

@@ -4,18 +4,33 @@ Because all of it is known beforehand, the outcome can be told afterwards by one
 answer was lost. It opens no connection.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from ledger.appends import Append, InlineProjection
 from ledger.canonical import format_time
-from ledger.statement import Shape, Statement, statement
+from ledger.packing import BYTEA, INT8, TIMESTAMPTZ, UUIDS, integer
+from ledger.packing import moment as single_moment
+from ledger.statement import (
+    CALLS,
+    CLAIMS,
+    EVENTS,
+    NODES,
+    READS,
+    Columns,
+    Shape,
+    Statement,
+    columns_of,
+    statement,
+)
 from ledger.tlog.entry import entry_text, leaf_hash
 from ledger.tlog.merkle import Frontier, Node
 
 _TICK: Final = timedelta(microseconds=1)
+
+_Items: TypeAlias = tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +57,7 @@ class Plan:
     """One execution of the statement: what it is given and what is true if it commits."""
 
     statement: Statement
-    values: dict[str, object]
+    values: Mapping[str, bytes]  # in binary form
     after: Head
     written: Sequence[Written]
     first_leaf: bytes
@@ -51,15 +66,15 @@ class Plan:
 
 
 @dataclass(slots=True)
-class _Columns:
-    """The statement's arrays, one item per event."""
+class _Places:
+    """How far a plan has come."""
 
-    streams: list[object] = field(default_factory=list)
-    versions: list[int] = field(default_factory=list)
-    topics: list[str] = field(default_factory=list)
-    times: list[datetime] = field(default_factory=list)
-    bodies: list[bytes] = field(default_factory=list)
+    frontier: Frontier
+    last: datetime
+    nodes: list[Node] = field(default_factory=list)
+    written: list[Written] = field(default_factory=list)
     leaves: list[bytes] = field(default_factory=list)
+    events: list[_Items] = field(default_factory=list)  # in the order of EVENTS
 
 
 def plan(
@@ -69,57 +84,61 @@ def plan(
 
     `stream_type`: topic → stream type, as it stands in the entry.
     """
-    frontier, nodes = head.frontier.copy(), list[Node]()
-    columns, written = _Columns(), list[Written]()
-    last = head.last_recorded_at
+    places = _Places(head.frontier.copy(), head.last_recorded_at or now - _TICK)
     for append in appends:
-        last = now if last is None else max(now, last + _TICK)
-        written.append(Written(frontier.size + 1, last))
-        moment = format_time(last)
-        for event, digest in zip(append.events, append.digests, strict=True):
-            entry = entry_text(
-                frontier.size + 1,
-                stream_type(event.topic),
-                event.stream_id,
-                event.version,
-                event.topic,
-                moment,
-                digest,
-            )
-            leaf = leaf_hash(entry)
-            nodes += frontier.append(leaf)
-            columns.streams.append(event.stream_id)
-            columns.versions.append(event.version)
-            columns.topics.append(event.topic)
-            columns.times.append(last)
-            columns.bodies.append(event.body)
-            columns.leaves.append(leaf)
+        _place(append, places, now, stream_type)
+    after = Head(places.frontier, places.last)
     reads = _reads(appends)
-    values: dict[str, Any] = {
-        "expected": head.size,
+    values = {
+        "expected": integer(head.size),
         "expected_edge": head.frontier.edge(),
-        "size": frontier.size,
-        "edge": frontier.edge(),
-        "last": last,
-        "now": now,
-        **{name: getattr(columns, name) for name in _Columns.__slots__},
+        "size": integer(after.size),
+        "edge": after.frontier.edge(),
+        "last": single_moment(places.last),
+        "now": single_moment(now),
     }
+    _add(values, EVENTS, places.events)
     shape = Shape(
         _add_rows(values, appends),
-        _add(values, ("read_streams", "read_versions"), reads),
-        _add(values, ("levels", "indexes", "hashes"), nodes),
-        _add(values, _CLAIM_VALUES, _claims(appends, written)),
-        _add(values, _CALL_VALUES, _calls(appends, written)),
+        _add(
+            values, READS, [(UUIDS.item(stream), INT8.item(version)) for stream, version in reads]
+        ),
+        _add(values, NODES, [_node(node) for node in places.nodes]),
+        _add(values, CLAIMS, _claims(appends, places.written)),
+        _add(values, CALLS, _calls(appends, places.written)),
     )
-    return Plan(
-        statement(shape),
-        values,
-        Head(frontier, last),
-        written,
-        columns.leaves[0],
-        columns.leaves[-1],
-        list(reads.values()),
-    )
+    first, last = places.leaves[0], places.leaves[-1]
+    return Plan(statement(shape), values, after, places.written, first, last, list(reads.values()))
+
+
+def _place(
+    append: Append, places: _Places, now: datetime, stream_type: Callable[[str], str]
+) -> None:
+    """Give the append its positions, its time and its leaves, after all that were placed before."""
+    frontier = places.frontier
+    places.last = max(now, places.last + _TICK)
+    places.written.append(Written(frontier.size + 1, places.last))
+    moment, time = format_time(places.last), TIMESTAMPTZ.item(places.last)
+    for event, digest, items in zip(
+        append.events, append.digests, append.packed.events, strict=True
+    ):
+        entry = entry_text(
+            frontier.size + 1,
+            stream_type(event.topic),
+            event.stream_id,
+            event.version,
+            event.topic,
+            moment,
+            digest,
+        )
+        leaf = leaf_hash(entry)
+        places.nodes += frontier.append(leaf)
+        places.leaves.append(leaf)
+        places.events.append((*items, time, BYTEA.item(leaf)))
+
+
+def _node(node: Node) -> _Items:
+    return INT8.item(node.level), INT8.item(node.number), BYTEA.item(node.hash)
 
 
 def _reads(appends: Sequence[Append]) -> dict[tuple[object, int], list[int]]:
@@ -130,49 +149,41 @@ def _reads(appends: Sequence[Append]) -> dict[tuple[object, int], list[int]]:
     return reads
 
 
-def _add_rows(values: dict[str, Any], appends: Sequence[Append]) -> tuple[InlineProjection, ...]:
-    rows: dict[InlineProjection, list[bytes]] = {}
+def _add_rows(values: dict[str, bytes], appends: Sequence[Append]) -> tuple[InlineProjection, ...]:
+    rows: dict[InlineProjection, list[_Items]] = {}
     for append in appends:
-        for table, some in append.rows.items():
+        for table, some in append.packed.rows.items():
             rows.setdefault(table, []).extend(some)
     # Always in one order: the statement's text is its cache key, and the order locks are taken in.
     tables = tuple(sorted(rows, key=lambda table: table.table))
     for table in tables:
-        values[f"rows_{table.table}"] = (b"[" + b",".join(rows[table]) + b"]").decode()
+        _add(values, columns_of(table), rows[table])
     return tables
 
 
-def _add(values: dict[str, Any], names: Sequence[str], rows: Iterable[tuple[object, ...]]) -> bool:
-    """Add `rows` as one array per name; say whether there were any."""
-    arrays = [list(array) for array in zip(*rows, strict=True)]
-    values.update(zip(names, arrays, strict=False))
-    return bool(arrays)
+def _add(values: dict[str, bytes], columns: Columns, rows: Sequence[_Items]) -> bool:
+    """Add `rows` as one array per column; say whether there were any."""
+    for (name, kind), items in zip(columns, zip(*rows, strict=True), strict=False):
+        values[name] = kind.array(items)
+    return bool(rows)
 
 
-def _claims(appends: Sequence[Append], written: Sequence[Written]) -> Iterator[tuple[Any, ...]]:
-    for append, place in zip(appends, written, strict=True):
-        for kind, key, event in append.claims:
-            yield kind, key, append.events[event].stream_id, place.first_position + event
+def _claims(appends: Sequence[Append], written: Sequence[Written]) -> list[_Items]:
+    return [
+        (*items, INT8.item(place.first_position + claim.event))
+        for append, place in zip(appends, written, strict=True)
+        for claim, items in zip(append.claims, append.packed.claims, strict=True)
+    ]
 
 
-def _calls(appends: Sequence[Append], written: Sequence[Written]) -> Iterator[tuple[Any, ...]]:
-    for append, place in zip(appends, written, strict=True):
-        if (call := append.idempotency) is not None:
-            yield *call.name, call.body_sha256, place.first_position, len(append.events)
-
-
-_CLAIM_VALUES: Final = ("claim_kinds", "claim_keys", "claim_streams", "claim_positions")
-_CALL_VALUES: Final = (
-    "call_credentials",
-    "call_methods",
-    "call_paths",
-    "call_keys",
-    "call_digests",
-    "call_firsts",
-    "call_counts",
-)
+def _calls(appends: Sequence[Append], written: Sequence[Written]) -> list[_Items]:
+    return [
+        (*items, INT8.item(place.first_position), INT8.item(len(append.events)))
+        for append, place in zip(appends, written, strict=True)
+        for items in append.packed.calls
+    ]
 
 
 def tables_of(appends: Sequence[Append]) -> list[str]:
     """The current-state tables these appends write, in the order locks are taken."""
-    return sorted({table.table for append in appends for table in append.rows})
+    return sorted({table.table for append in appends for table in append.packed.rows})

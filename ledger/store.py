@@ -14,7 +14,7 @@ from uuid import UUID
 
 import psycopg
 from eventsourcing.application import AggregateNotFoundError, Application
-from eventsourcing.persistence import InfrastructureFactory, IntegrityError, Mapper
+from eventsourcing.persistence import InfrastructureFactory, IntegrityError, Mapper, Recording
 from eventsourcing.popo import POPOFactory
 from eventsourcing.utils import Environment, EnvType
 
@@ -244,12 +244,22 @@ class Store(Application[UUID]):
             for event in reading.events:
                 self.mapper.to_stored_event(event)  # a dry run refuses what cannot be stored, too
             return self.record.head().size
-        # Not `save`: it would only ask each event again whether it is one, which takes its time.
-        recordings = self.events.put(
-            reading.events, idempotency=call.idempotency, **reading.conditions(self._inline)
+        # Not `save`: nobody looks at its recordings here.
+        positions = self._recorder.insert_events(
+            [self.mapper.to_stored_event(event) for event in reading.events],
+            idempotency=call.idempotency,
+            **reading.conditions(self._inline),
         )
         self._remember(reading.states)
-        return recordings[-1].notification.id
+        return positions[-1]
+
+    def save(self, *objs: Any, **conditions: Any) -> list[Recording[UUID]]:
+        """Append events under conditions (`LedgerRecorder.insert_events`).
+
+        The library's own first asks of each whether it is an event or an aggregate, by looking for
+        every attribute of both: as long as writing its body. Here all are events.
+        """
+        return self.events.put(objs, **conditions)
 
     def _replayed(
         self, call: Idempotency, again: Callable[[tuple[Event, ...]], T] | None
