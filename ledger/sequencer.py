@@ -5,6 +5,8 @@ knows no table and no statement; the writer does. Two appends that touch the sam
 call never share a batch, so who lost against whom is always known exactly.
 """
 
+from collections.abc import Hashable, Iterable
+from itertools import pairwise
 from threading import Lock
 from time import perf_counter
 from typing import Final, Protocol
@@ -58,11 +60,14 @@ class _Nobody:
 class _Waiting(Request):
     """A request in the queue, and the lock its thread sleeps on."""
 
-    __slots__ = ("promoted", "wake")
+    __slots__ = ("gone", "next", "promoted", "wake", "woken")
 
     def __init__(self, append: Append) -> None:
         super().__init__(append)
         self.promoted = False  # woken to lead, not because it is settled
+        self.woken = False  # because it is settled
+        self.next: _Waiting | None = None  # whom its thread wakes then
+        self.gone = False  # its thread does not wait any more
         self.wake = Lock()
         self.wake.acquire()
 
@@ -125,7 +130,25 @@ class Sequencer:
                     self._queue.remove(request)
                     if request.promoted:
                         self._hand_on()
+                else:
+                    request.gone = True
             raise
+        finally:
+            with self._mutex:
+                if request.woken:
+                    self._wake(request.next)
+
+    def _wake(self, request: _Waiting | None) -> None:
+        """Wake the thread of a settled request, which wakes the next.
+
+        One after the other, for they can only run one at a time: all at once they would stand before
+        the thread that commits the next batch, which has to come to the interpreter again and again.
+        """
+        while request is not None and request.gone:
+            request = request.next
+        if request is not None:
+            request.woken = True
+            request.wake.release()
 
     def _lead(self, own: _Waiting) -> None:
         """Commit one batch, which begins with our own request; then hand on the lead."""
@@ -140,21 +163,22 @@ class Sequencer:
             with self._mutex:
                 if own in self._queue:  # interrupted before it was taken
                     self._queue.remove(own)
-                lost = self._losers(batch)
+                settled = [*batch, *self._losers(batch)]
+                for request in settled:
+                    if not request.settled:  # whatever happened, nobody is left waiting
+                        request.error = UnavailableError(
+                            "whether this was recorded is not known", code="commit-outcome-unknown"
+                        )
                 self._hand_on()
-            for request in (*batch, *lost):
-                if not request.settled:  # whatever happened to the writer, nobody is left waiting
-                    request.error = UnavailableError(
-                        "whether this was recorded is not known", code="commit-outcome-unknown"
-                    )
-                if request is not own:
-                    request.wake.release()
+                others = [request for request in settled if request is not own]
+                for request, following in pairwise(others):
+                    request.next = following
+                self._wake(others[0] if others else None)
 
     def _count(self, batch: list[_Waiting], seconds: float) -> None:
-        written = [request for request in batch if request.written is not None]
-        if written:
-            events = sum(len(request.append.events) for request in written)
-            self._observer.batch(len(written), events, seconds)
+        events = [len(r.append.events) for r in batch if r.written is not None]
+        if events:
+            self._observer.batch(len(events), sum(events), seconds)
 
     def _hand_on(self) -> None:
         if self._queue:
@@ -169,68 +193,50 @@ class Sequencer:
         """Take from the queue, in order, what can be committed together."""
         batch: list[_Waiting] = []
         left: list[_Waiting] = []
-        touched = _Touched()
+        written: set[Hashable] = set()
+        events = 0
         for request in self._queue:
-            fits = not batch or touched.events + len(request.append.events) <= MAX_EVENTS
-            if fits and not touched.meets(request.append):
+            append = request.append
+            fits = not batch or events + len(append.events) <= MAX_EVENTS
+            if fits and written.isdisjoint(append.needs):
                 batch.append(request)
+                events += len(append.events)
             else:
                 left.append(request)
             # Also when left behind: who comes after it may not overtake it on the same stream.
-            touched.add(request.append, counts=batch[-1] is request)
+            written |= append.writes
         self._queue = left
         return batch
 
     def _losers(self, batch: list[_Waiting]) -> list[_Waiting]:
         """Take from the queue, settled, who has lost against what was just committed."""
-        won = _Won()
-        for request in batch:
-            if request.written is not None:
-                won.add(request.append)
+        won = [request.append for request in batch if request.written is not None]
+        written = frozenset().union(*[append.writes for append in won])
+        if all(written.isdisjoint(request.append.needs) for request in self._queue):
+            return []  # nearly always
+        refusal = _Won(won).refusal
         left: list[_Waiting] = []
         lost: list[_Waiting] = []
         for request in self._queue:
-            request.error = won.refusal(request.append)
+            request.error = refusal(request.append)
             (left if request.error is None else lost).append(request)
         self._queue = left
         return lost
 
 
-class _Touched:
-    """What the appends looked at so far write, claim and are called."""
-
-    def __init__(self) -> None:
-        self.events = 0
-        self._streams: set[UUID] = set()
-        self._names: set[tuple[str, ...]] = set()
-
-    def meets(self, append: Append) -> bool:
-        return (
-            any(event.stream_id in self._streams for event in append.events)
-            or any(stream in self._streams for stream in append.reads)
-            or any(name in self._names for name in _names(append))
-        )
-
-    def add(self, append: Append, *, counts: bool) -> None:
-        self.events += len(append.events) if counts else 0
-        self._streams.update(event.stream_id for event in append.events)
-        self._names.update(_names(append))
-
-
 class _Won:
     """What was just committed, to compare the others with."""
 
-    def __init__(self) -> None:
+    def __init__(self, appends: Iterable[Append]) -> None:
         self._versions: set[tuple[UUID, int]] = set()
         self._claims: dict[tuple[str, str], UUID] = {}
         self._calls: set[tuple[str, ...]] = set()
-
-    def add(self, append: Append) -> None:
-        self._versions.update((event.stream_id, event.version) for event in append.events)
-        for claim in append.claims:
-            self._claims[claim.kind, claim.key] = append.events[claim.event].stream_id
-        if append.idempotency is not None:
-            self._calls.add(append.idempotency.name)
+        for append in appends:
+            self._versions.update((event.stream_id, event.version) for event in append.events)
+            for claim in append.claims:
+                self._claims[claim.kind, claim.key] = append.events[claim.event].stream_id
+            if append.idempotency is not None:
+                self._calls.add(append.idempotency.name)
 
     def refusal(self, append: Append) -> Exception | None:
         """What the database would say of `append` now; None when it has no reason to refuse."""
@@ -244,11 +250,3 @@ class _Won:
         if any((stream, version + 1) in self._versions for stream, version in append.reads.items()):
             return StaleReadError()
         return None
-
-
-def _names(append: Append) -> list[tuple[str, ...]]:
-    """Everything but its streams that one append alone may have: two lengths, so never equal."""
-    names: list[tuple[str, ...]] = [(claim.kind, claim.key) for claim in append.claims]
-    if append.idempotency is not None:
-        names.append(append.idempotency.name)
-    return names

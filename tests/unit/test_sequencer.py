@@ -261,6 +261,38 @@ def test_a_follower_that_is_interrupted_strands_nobody(
         assert STREAM not in written
 
 
+@pytest.mark.parametrize("woken", [False, True])
+def test_who_is_interrupted_while_it_is_committed_for_does_not_keep_the_next_asleep(
+    woken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A settled thread wakes the next: also when a signal comes before, or as it is woken."""
+    with a_crowd() as crowd:
+        crowd.come(an_append())  # will lead
+        interrupt = threading.Event()
+        ordinary = module._Waiting.__init__
+
+        def once(self: module._Waiting, append: Append) -> None:
+            ordinary(self, append)
+            self.wake = _Interrupted(interrupt)
+            monkeypatch.setattr(module._Waiting, "__init__", ordinary)
+
+        monkeypatch.setattr(module._Waiting, "__init__", once)
+        number = crowd.come(an_append(STREAM))
+        crowd.come(an_append())
+        crowd.come(an_append())
+
+        def act() -> None:
+            if len(crowd.gate.batches) == 2 and not woken:
+                interrupt.set()
+                wait_until(lambda: number in crowd.outcomes, "it was interrupted")
+
+        crowd.gate.act = act
+        _, leader, interrupted, *others = crowd.go()
+        assert isinstance(interrupted, KeyboardInterrupt)
+        assert all(isinstance(one, Written) for one in (leader, *others))
+        assert [len(batch) for batch in crowd.gate.batches] == [1, 4]
+
+
 def test_closing_lets_the_queue_finish_and_takes_nothing_more() -> None:
     with a_crowd() as crowd:
         crowd.come(an_append())
