@@ -1,6 +1,11 @@
 """Every request leaves one line that says who did what, and every line says of which request it is."""
 
-from collections.abc import Iterator
+import errno
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -84,24 +89,37 @@ def test_a_line_on_the_way_says_of_which_request_it_is(
     assert get_contextvars() == {}  # the next request of this thread begins anew
 
 
-def test_lines_are_json_and_levels_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
-    import json
-    import logging
-
+@contextmanager
+def configured() -> Iterator[None]:
+    """Lines are written as the service writes them, from `warning` on."""
     before, root = structlog.get_config(), logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    configure("warning")
     try:
-        configure("warning")
-        logging.getLogger("some.library").info("unheard")
-        logging.getLogger("some.library").warning("heard %s", "said")
+        yield
     finally:
         structlog.configure(**before)
         root.handlers[:] = handlers
         root.setLevel(level)
+
+
+@pytest.mark.parametrize("logger", [logging.getLogger, structlog.get_logger])
+def test_lines_are_json_and_levels_are_kept(
+    logger: Callable[[str], Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those of libraries and our own."""
+    with configured():
+        logger("some.room").info("unheard")
+        logger("some.room").warning("heard %s", "said")
     (line,) = map(json.loads, capsys.readouterr().err.splitlines())
-    assert (line["event"], line["level"], line["logger"]) == (
-        "heard said",
-        "warning",
-        "some.library",
-    )
+    assert (line["event"], line["level"], line["logger"]) == ("heard said", "warning", "some.room")
     assert line["timestamp"].endswith("Z")
+
+
+def test_a_line_that_cannot_be_written_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(text: str) -> int:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    with configured():
+        monkeypatch.setattr(sys.stderr, "write", full)
+        structlog.get_logger("some.room").error("lost")
