@@ -149,11 +149,10 @@ class _Door:
     def _actor(self, row: Operation, req: falcon.Request, source: str) -> Actor:
         if row.access != "operator":
             return auth.stranger(source)
-        header = req.get_header("Authorization")
-        accessor = auth.accessor_in(header)
-        known = self.find_credential(accessor) if accessor else None
+        presented = auth.presented_in(req.get_header("Authorization"))
+        known = self.find_credential(presented.accessor) if presented else None
         try:
-            actor = auth.authenticate(header, known, source, self.services.clock())
+            actor = auth.authenticate(presented, known, source, self.services.clock())
         except UnauthorizedError as error:
             self.denials.note(row.name, auth.stranger(source), error, req.context.correlation_id)
             # Only failures are counted: behind one proxy, a stranger must not lock others out.

@@ -10,7 +10,7 @@ from typing import Final
 
 from api.operation import Operation
 from api.problems import UNAUTHORIZED_TEXT
-from ledger.bearer import BearerKind, parse, same_digest
+from ledger.bearer import BearerKind, Parsed, parse, same_digest
 from ledger.errors import ForbiddenError, UnauthorizedError
 from ledger.events import Actor
 from projections.operators import CredentialOfOperator
@@ -18,21 +18,21 @@ from projections.operators import CredentialOfOperator
 _NO_DIGEST: Final = "0" * 64
 
 
-def accessor_in(header: str | None) -> str | None:
-    """The accessor of the operator token in an Authorization header; None if there is none."""
-    found = parse(_bearer(header))
-    return found.accessor if found and found.kind is BearerKind.OPERATOR else None
+def presented_in(header: str | None) -> Parsed | None:
+    """The operator token in an Authorization header; None if there is none."""
+    scheme, _, token = (header or "").partition(" ")
+    found = parse(token.strip()) if scheme.lower() == "bearer" else None
+    return found if found and found.kind is BearerKind.OPERATOR else None
 
 
 def authenticate(
-    header: str | None, known: CredentialOfOperator | None, source: str, at: datetime
+    presented: Parsed | None, known: CredentialOfOperator | None, source: str, at: datetime
 ) -> Actor:
-    """The actor of an Authorization header. `known`: what the tables say of its accessor.
+    """The actor of a token presented. `known`: what the tables say of its accessor.
 
     Raises:
         UnauthorizedError: always with the same text, whatever was wrong.
     """
-    presented = parse(_bearer(header))
     digest = presented.digest if presented else _NO_DIGEST
     stored = known.token_sha256 if known else "f" * 64
     # Compared even when nothing is known: the time must not tell which accessors exist.
@@ -63,8 +63,3 @@ def authorize(operation: Operation, actor: Actor) -> None:
 def stranger(source: str) -> Actor:
     """The actor of a public operation."""
     return Actor(kind="peer", id="unknown", auth="none", source=source)
-
-
-def _bearer(header: str | None) -> str | None:
-    scheme, _, token = (header or "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else None

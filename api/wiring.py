@@ -5,7 +5,7 @@ It holds no rule. It creates nothing that lasts either: `api/init.py` does, once
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +18,7 @@ import psycopg
 
 from api import authorities, loglines
 from api.app import build
+from api.credentials import Credentials
 from api.denials import Denials
 from api.exchange import Clock, Services
 from api.export_places import Exports
@@ -174,9 +175,9 @@ def compose(
     denials = Denials(ledger.note, seconds)
     readings = Readings(ledger.note, seconds)
 
-    def find_credential(accessor: str) -> operators.CredentialOfOperator | None:
+    def look(accessors: Sequence[str]) -> Mapping[str, operators.CredentialOfOperator]:
         with reader.glance() as connection:
-            return operators.credential(connection, accessor)
+            return operators.credentials(connection, accessors)
 
     services = Services(
         ledger=ledger,
@@ -198,7 +199,7 @@ def compose(
         pools=lambda: {"ledger": ledger.connections, "tables": reader.connections},
         reach=follower.reach,
     )
-    app = build(OPERATIONS, HANDLERS, services, find_credential, denials)
+    app = build(OPERATIONS, HANDLERS, services, Credentials(look).find, denials)
     reconciler = Reconciler(ledger, issuance, reader.glance, dsn)
     last_seen = LastSeen(settings.home, ledger.record)
     maintenance = Maintenance(

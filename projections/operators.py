@@ -4,7 +4,7 @@ They find who a bearer token belongs to; whether it may do a thing is decided fr
 stream (`ledger/operators.py`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -133,12 +133,12 @@ _AFTER: Final = sql.SQL(
     "(registered_at, id) > "
     "((SELECT registered_at FROM federation_operators WHERE id = %(after)s), %(after)s)"
 )
-_CREDENTIAL: Final = sql.SQL("""
+_CREDENTIALS: Final = b"""
 SELECT c.accessor, c.operator_id, c.token_sha256, c.expires_at, c.issued_at, c.revoked_at,
        o.kind, o.roles, o.enabled
 FROM federation_credentials c JOIN federation_operators o ON o.id = c.operator_id
-WHERE c.accessor = %s
-""")
+WHERE c.accessor = ANY(%s)
+"""
 _SELECT_CREDENTIALS: Final = sql.SQL("""
 SELECT accessor, operator_id, token_sha256, expires_at, issued_at, revoked_at
 FROM federation_credentials
@@ -195,8 +195,15 @@ def page(
 
 def credential(connection: Connection[Any], accessor: str) -> CredentialOfOperator | None:
     """The credential of this accessor with its operator, None if there is none."""
-    with connection.cursor(row_factory=class_row(CredentialOfOperator)) as cursor:
-        return cursor.execute(_CREDENTIAL, [accessor]).fetchone()
+    return credentials(connection, [accessor]).get(accessor)
+
+
+def credentials(
+    connection: Connection[Any], accessors: Sequence[str]
+) -> dict[str, CredentialOfOperator]:
+    """Of these accessors, those that exist: each with its credential and operator."""
+    rows = connection.execute(_CREDENTIALS, [accessors], prepare=True).fetchall()
+    return {row[0]: CredentialOfOperator(*row) for row in rows}
 
 
 def credentials_of(connection: Connection[Any], operator_id: UUID) -> list[CredentialRow]:
