@@ -16,7 +16,7 @@ import psycopg
 from cryptography import x509
 from psycopg.rows import tuple_row
 
-from api import host, list_checks, step_ca_checks
+from api import host, list_checks, step_ca_checks, tables
 from api.findings import Check, Status
 from api.last_seen import LastSeen
 from api.rotation import NEW_ROOT, ROOT_ENDS_SOON
@@ -128,7 +128,10 @@ def _schema(scene: _Scene) -> Check:
     missing = runner.pending(scene.dsn)
     if missing:
         return Check("schema", "fail", f"lacks {', '.join(missing)}", "Run `fedledger migrate`.")
-    return Check("schema", "ok", "is this release's")
+    if others := tables.of_other_releases(scene.connection):
+        what = ", ".join(f"{name} of release {release}" for name, release in others.items())
+        return Check("schema", "fail", f"tables: {what}", "Run `fedledger migrate`.")
+    return Check("schema", "ok", "is this release's, and so are the tables")
 
 
 def _service_role(scene: _Scene) -> Check:

@@ -13,8 +13,8 @@ from api.wire import Time, Wire
 HEALTH_JSON: Final = "application/health+json"
 
 CheckStatus: TypeAlias = Literal["pass", "warn", "fail"]
-Unready: TypeAlias = Literal["lost-history", "schema", "storage-unavailable"]
-"""Why requests cannot be served: history was lost, another release's schema, no database."""
+Unready: TypeAlias = Literal["lost-history", "schema", "projections-version", "storage-unavailable"]
+"""Why requests cannot be served: history was lost, another release's schema or tables, no database."""
 
 
 class Alive(Wire):

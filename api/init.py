@@ -27,10 +27,11 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from psycopg import sql
 
-from api import authorities, step_ca
+from api import authorities, step_ca, tables
 from api.exchange import Clock
 from api.log_key import LOG_KEY
 from api.settings import Settings
+from api.tables import Tell
 from api.wiring import Dsns, WiringError, database, open_ledger, system_clock
 from ca.local import LocalAuthority
 from ca.private_files import write_new
@@ -54,6 +55,10 @@ _CREDENTIAL_LIFE: Final = timedelta(days=365)
 _SERVICE: Final = "fedledger_service"
 
 
+def _tell_nobody(what: str, done: int, total: int) -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class Initialised:
     """What there is now. `made` is False when everything was there before.
@@ -71,31 +76,40 @@ class Initialised:
     tokens: dict[str, Path]  # role → file; never the token
 
 
-def initialise(settings: Settings, clock: Clock = system_clock) -> Initialised:
+def initialise(
+    settings: Settings, clock: Clock = system_clock, tell: Tell = _tell_nobody
+) -> Initialised:
     """Make the ledger of these settings, or finish making it.
+
+    `tell`: of tables that are rebuilt or filled, as in `api/tables.py`.
 
     Raises:
         WiringError: what is there does not fit together.
         MigrationError, EmbeddedError, AuthorityFilesError: as their names say.
+        OtherReleaseError, RebuildError: see `api/tables.py`.
     """
     _make_home(settings.home)
     with alone(settings.home), database(settings, create=True) as dsns:
-        migrate(dsns)
+        migrate(dsns, tell)
         wish = step_ca.Wish.of(settings)
         return furnish(dsns.service, settings.home, settings.origin, clock, wish)
 
 
-def migrate(dsns: Dsns) -> list[str]:
-    """Bring the schema up to date and let the service role use it; the names of what was applied.
+def migrate(dsns: Dsns, tell: Tell = _tell_nobody) -> list[str]:
+    """Bring the database up to this release: its schema, the service role's rights, and the tables
+    made from the events. Return the names of the migrations applied and of the tables rebuilt.
 
     Raises:
         WiringError: the owner's DSN is missing, or the service role cannot be given its rights.
         MigrationError: see `migrations/runner.py`.
+        OtherReleaseError, RebuildError, LedgerError: see `api/tables.py`.
     """
     if dsns.owner is None:
         raise WiringError("FEDLEDGER_OWNER_DSN is missing: only the owning role can migrate")
     applied = runner.migrate(dsns.owner)
     _admit(dsns.owner, dsns.service)
+    applied += (f"{name}, built anew" for name in tables.bring(dsns.owner, tell))
+    tables.catch_up(dsns.service, tell)
     return applied
 
 

@@ -25,8 +25,8 @@ class Projection(Wire):
 
     table: str
     source: Annotated[
-        Literal["present", "history"],
-        Field(description="`present` is written with the append, `history` after it."),
+        Literal["present", "history", "words"],
+        Field(description="`present` is written with the append, `history` and `words` after it."),
     ]
     position: Annotated[int, Field(description="It holds everything up to there.")]
     rows: Annotated[int, Field(description="About how many.")]

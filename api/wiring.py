@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import psycopg
 
-from api import authorities, loglines
+from api import authorities, loglines, tables
 from api.app import build
 from api.credentials import Credentials
 from api.denials import Denials
@@ -216,6 +216,7 @@ def _unready(ledger: Ledger, reader: Reader, migrations: list[runner.Migration])
             ledger.record.head()  # which notices a loss
         with reader.glance() as connection:
             pending = runner.pending_in(connection, migrations)
+            other = not pending and tables.of_other_releases(connection)
     except runner.MigrationError:
         return "schema"
     except LedgerError as error:
@@ -224,7 +225,9 @@ def _unready(ledger: Ledger, reader: Reader, migrations: list[runner.Migration])
         return "storage-unavailable"
     if ledger.lost_history is not None:
         return "lost-history"
-    return "schema" if pending else None
+    if pending:
+        return "schema"
+    return "projections-version" if other else None
 
 
 def serve(settings: Settings, announce: Callable[[str], object]) -> None:
@@ -233,6 +236,7 @@ def serve(settings: Settings, announce: Callable[[str], object]) -> None:
     Raises:
         WiringError: nothing is initialised, or the role could change facts.
         MigrationError: the schema is another release's ("run fedledger migrate").
+        OtherReleaseError: the tables are; every append would be refused.
         EmbeddedError: the private PostgreSQL cannot be had.
     """
     loglines.configure(settings.log_level)
@@ -240,6 +244,7 @@ def serve(settings: Settings, announce: Callable[[str], object]) -> None:
         dsns = stack.enter_context(database(settings))
         runner.check(dsns.service)
         refuse_power(dsns.service)
+        refuse_other_tables(dsns.service)
         parts = compose(dsns.service, settings)
         stack.callback(parts.close)
         refuse_unknown(parts.services.ledger, settings.home)
@@ -272,6 +277,18 @@ def refuse_unknown(ledger: Ledger, home: Path) -> None:
     objection = authorities.objection(here, lambda one: ledger.load(Authority, one))
     if objection:
         raise WiringError(objection)
+
+
+def refuse_other_tables(dsn: str) -> None:
+    """Refuse to serve with tables of another release: nothing could be appended.
+
+    Raises:
+        OtherReleaseError: it says what to run.
+    """
+    with psycopg.connect(dsn, connect_timeout=10) as connection:
+        others = tables.of_other_releases(connection)
+    if others:
+        raise tables.OtherReleaseError(tables.advice(others))
 
 
 def refuse_power(dsn: str) -> None:

@@ -10,9 +10,11 @@ from typing import Any, Final, NamedTuple
 from psycopg import Connection
 
 from projections.history import HISTORY
+from projections.registry import RELEASE
 
 _RESOLVE: Final = """
-SELECT h.size, coalesce((SELECT position FROM projection_progress WHERE name = %(history)s), 0),
+SELECT h.size, coalesce((SELECT position FROM projection_progress
+                 WHERE name = %(history)s AND release = %(release)s), 0),
        coalesce(%(position)s::int8,
                 (SELECT e.position FROM ledger_events e WHERE e.recorded_at <= %(time)s
                  ORDER BY e.recorded_at DESC, e.position DESC LIMIT 1),
@@ -44,7 +46,7 @@ class Found(NamedTuple):
 def resolve(connection: Connection[Any], time: datetime | None, position: int | None) -> Found:
     """Find a moment: what stood at `position` (None: the last recorded by `time`), judged at `time`
     (None: when the position was recorded)."""
-    wanted = {"history": HISTORY, "time": time, "position": position}
+    wanted = {"history": HISTORY, "release": RELEASE, "time": time, "position": position}
     row = connection.execute(_RESOLVE, wanted).fetchone()
     return Found(*row) if row else Found(0, 0, 0, time)
 

@@ -17,6 +17,7 @@ from ledger.recorded import RecordedEvent
 
 NAME: Final = "event-terms"
 """The name under which the table is followed."""
+TABLE: Final = "event_terms"
 BLOCK: Final = 2048
 """Positions in one row: as bits 256 bytes, a row that fits any page and is quickly combined."""
 

@@ -16,7 +16,6 @@ import psycopg
 
 from ledger.database import condition_of, conninfo
 from ledger.errors import UnavailableError
-from ledger.head import read_head
 from ledger.record import RecordedEvent
 
 Write = Callable[[psycopg.Connection[Any], Sequence[RecordedEvent]], None]
@@ -39,9 +38,10 @@ _SESSION: Final = """
     SET lock_timeout = '5s';
     SET idle_in_transaction_session_timeout = '60s'
 """
-_BEGIN: Final = """INSERT INTO projection_progress (name, position) VALUES (%s, 0)
+_BEGIN: Final = """INSERT INTO projection_progress (name, position, release) VALUES (%s, 0, %s)
     ON CONFLICT (name) DO NOTHING"""
-_TAKE: Final = "SELECT position FROM projection_progress WHERE name = %s FOR UPDATE SKIP LOCKED"
+_TAKE: Final = """SELECT position, release FROM projection_progress WHERE name = %s
+    FOR UPDATE SKIP LOCKED"""
 _LOOK: Final = "SELECT position FROM projection_progress WHERE name = %s"
 _EVENTS: Final = """SELECT position, stream_id, version, topic, recorded_at, body, leaf
     FROM ledger_events WHERE position > %s ORDER BY position LIMIT %s"""
@@ -49,9 +49,12 @@ _HEAD: Final = "SELECT size FROM ledger_head"
 _ADVANCE: Final = "UPDATE projection_progress SET position = %s WHERE name = %s"
 
 
-def progress(connection: psycopg.Connection[Any], name: str) -> int:
-    """How far the tables of `name` have come, as this connection's transaction sees it."""
-    row = connection.execute(_LOOK, [name]).fetchone()
+def progress(connection: psycopg.Connection[Any], name: str, release: int) -> int:
+    """How far the tables of `name` have come, as this connection's transaction sees it.
+
+    0 where they are another release's.
+    """
+    row = connection.execute(f"{_LOOK} AND release = %s", [name, release]).fetchone()
     return int(row[0]) if row else 0
 
 
@@ -83,11 +86,11 @@ class Follower:
         followed: Sequence[Followed],
         *,
         batch: int = _BATCH,
-        release: int | None = None,
+        release: int = 1,
     ) -> None:
         """Connects with the first use. `dsn`: the service role's. `batch`: events in one.
 
-        `release`: of the tables this process writes; it writes nothing while the head says another.
+        `release`: of what this process writes; tables of another are left as they are.
         """
         self._release = release
         self._dsn = dsn
@@ -181,9 +184,9 @@ class Follower:
     def _write(self, connection: psycopg.Connection[Any], name: str) -> _Step:
         seen = connection.execute(_LOOK, [name]).fetchone()
         if seen is None:
-            connection.execute(_BEGIN, [name])
+            connection.execute(_BEGIN, [name, self._release])
         taken = connection.execute(_TAKE, [name]).fetchone()
-        if taken is None or self._release not in (None, read_head(connection).release):
+        if taken is None or taken[1] != self._release:
             return _Step(int(seen[0]) if seen else 0, 0, ours=False)
         rows = connection.execute(_EVENTS, [taken[0], self._batch], binary=True).fetchall()
         events = [RecordedEvent(*row) for row in rows]

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from psycopg import Connection, sql
 
+from projections.event_terms import TABLE
 from projections.registry import INLINE
 
 _HOLD: Final = sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE")
@@ -18,7 +19,9 @@ _BEGIN: Final = sql.SQL("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {}")
 _FIRST: Final = min(table.table for table in INLINE)
 # Of what is swapped together the one that a swap locks first: none of it is moved without that, and
 # whoever holds it and comes to another never waits for a swap that waits for him.
-_GATES: Final = (sql.Identifier(_FIRST), sql.Identifier("as_of", _FIRST))
+_GATES: Final = (
+    sql.Identifier(_FIRST), sql.Identifier("as_of", _FIRST), sql.Identifier(TABLE),
+)  # fmt: skip
 _BEGIN_HELD: Final = _BEGIN.format(_HOLD.format(sql.SQL(", ").join(_GATES))).as_bytes()
 
 

@@ -43,8 +43,8 @@ _LOCK: Final = int.from_bytes(sha256(b"fedledger.rebuild").digest()[:8], "big", 
 
 _TURN: Final = "SELECT pg_try_advisory_lock(%s)"
 _FOLLOWED: Final = "SELECT FROM projection_progress WHERE name = %s FOR UPDATE"
-_POSITION: Final = """INSERT INTO projection_progress (name, position) VALUES (%s, %s)
-    ON CONFLICT (name) DO UPDATE SET position = excluded.position"""
+_POSITION: Final = """INSERT INTO projection_progress (name, position, release) VALUES (%s, %s, %s)
+    ON CONFLICT (name) DO UPDATE SET (position, release) = (excluded.position, excluded.release)"""
 
 
 class RebuildError(Exception):
@@ -101,7 +101,7 @@ def rebuild(
 ) -> Rebuilt:
     """Rebuild the tables of `source`, or go on with a rebuild of them that was interrupted.
 
-    `release`: what the head's projections_version is afterwards. `pause`: seconds others may have to
+    `release`: of which the tables are afterwards. `pause`: seconds others may have to
     wait for the swap; `patience`: seconds to try it for. `tell`: is told how far it is, about twice
     a second.
 
@@ -361,7 +361,7 @@ def _put_down(work: _Work, size: int) -> None:
     if work.source.followed is None:
         set_release(work.writing, work.release)
     else:
-        work.writing.execute(_POSITION, [work.source.followed, size])
+        work.writing.execute(_POSITION, [work.source.followed, size, work.release])
 
 
 def _left(work: _Work, began: float) -> float:

@@ -44,5 +44,5 @@ SOURCES: Final[tuple[Source, ...]] = (Present(INLINE), Past(INLINE, HISTORY))
 
 RELEASE: Final = 1
 """Of these tables' shape and content, as the head row has it. A release that changes what any of them
-holds counts on: its services write nothing before `projections rebuild` has run, and those of the
+holds counts on: its services write nothing before `fedledger migrate` has rebuilt them, and those of the
 release before write nothing after it. See docs/how-to/change-a-projection.md."""

@@ -17,6 +17,7 @@ from ledger.record import MAX_PAGE, Filter, Question, Record
 from ledger.recorded import RecordedEvent
 from projections import event_terms
 from projections.follower import progress
+from projections.registry import RELEASE
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class Search:
         within = self._within(wanted, after, newest_first)
         limit = min(limit, MAX_PAGE)
         with self.read() as connection:
-            known = progress(connection, event_terms.NAME)
+            known = progress(connection, event_terms.NAME, RELEASE)
             old = replace(within, last=min(within.last or 0, known))
             new = replace(within, first=max(within.first, known + 1))
             parts = [

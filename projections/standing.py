@@ -7,7 +7,7 @@ from typing import Any, Final
 from psycopg import Connection
 
 from ledger.head import read_head
-from projections import progress
+from projections import event_terms, progress, words
 from projections.beside import schema_for
 from projections.progress import Progress
 from projections.sources import Source
@@ -18,7 +18,7 @@ _ROWS: Final = "SELECT greatest(reltuples, 0)::int8 FROM pg_class WHERE oid = %s
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """One table. `source`: present or history; `position`: it holds everything up to there.
+    """One table. `source`: present, history or words; `position`: it holds everything up to there.
 
     `rows`: about how many, as the server's statistics have it. `rebuild`: of its source, if one has
     begun.
@@ -32,7 +32,7 @@ class Standing:
 
 
 def standings(connection: Connection[Any], sources: Sequence[Source]) -> list[Standing]:
-    """Every table of `sources`, as a snapshot shows it."""
+    """Every table of `sources` and the index of words, as a snapshot shows it."""
     size = read_head(connection).size
     found: list[Standing] = []
     for source in sources:
@@ -44,7 +44,9 @@ def standings(connection: Connection[Any], sources: Sequence[Source]) -> list[St
             )
             for table in source.tables
         )
-    return found
+    position = _one(connection, _PROGRESS, event_terms.NAME)
+    rows = _one(connection, _ROWS, event_terms.TABLE)
+    return [*found, Standing(event_terms.TABLE, words.SOURCE, position, rows, None)]
 
 
 def release_of(connection: Connection[Any]) -> int:

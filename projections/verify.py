@@ -6,7 +6,7 @@ on meanwhile.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -18,18 +18,12 @@ from ledger.database import conninfo
 from ledger.events import Event
 from ledger.folds import FOLDS
 from ledger.reading import Fold
-from ledger.recorded import RecordedEvent
-from projections import event_terms
+from projections import event_terms, words
 from projections.comparing import comparable
-from projections.follower import progress
 from projections.history import history_of
 from projections.holding import hold
 from projections.registry import INLINE
 from projections.verify_history import HistoryAudit
-
-_EVENTS: Final = """SELECT position, stream_id, version, topic, recorded_at, body, leaf
-    FROM ledger_events WHERE position <= {known} ORDER BY position"""
-_TERMS: Final = "SELECT term, block, positions FROM event_terms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,21 +69,15 @@ def check_ledger(
         for table in inline:
             _compare(connection, table, states.of(table.state), audit)
         past.compare(connection, audit.frontier.size, audit.complain)
-        _compare_terms(connection, audit)
+        words.compare(connection, audit.violations.append)
     return Report(audit.frontier.size, audit.frontier.root(), tuple(audit.violations))
 
 
 def _tables(inline: Sequence[InlineProjection]) -> list[str]:
-    return [name for table in inline for name in (table.table, history_of(table))]
-
-
-def _compare_terms(connection: psycopg.Connection[Any], audit: Audit) -> None:
-    known = progress(connection, event_terms.NAME)
-    events = (RecordedEvent(*row) for row in rows(connection, _EVENTS.format(known=known)))
-    for block in event_terms.wrong_blocks(rows(connection, _TERMS), events):
-        first = block * event_terms.BLOCK + 1
-        where = f"event_terms, positions {first} to {first + event_terms.BLOCK - 1}"
-        audit.complain(where, "not the terms of these events")
+    return [
+        event_terms.TABLE,
+        *(name for table in inline for name in (table.table, history_of(table))),
+    ]
 
 
 def check_newest(dsn: str, newest: int) -> Report:

@@ -13,10 +13,10 @@ import click
 
 from api.cli import output
 from api.cli.exits import CommandError, Exit
+from api.cli.progress import shown
 
 if TYPE_CHECKING:
     from api.init import Initialised
-    from api.settings import Settings
 
 
 _FILE: Final = click.Path(path_type=Path, dir_okay=False)
@@ -27,27 +27,31 @@ _DIRECTORY: Final = click.Path(path_type=Path, file_okay=False)
 def explained() -> Iterator[None]:
     """Turn what the rooms below say into an error with an exit code."""
     from api.settings import SettingsError
+    from api.tables import OtherReleaseError
     from api.wiring import LostHistoryError, WiringError
     from ca.authority import AuthorityFilesError
     from migrations.embedded import EmbeddedError
     from migrations.runner import MigrationError
+    from projections.rebuild import RebuildError
 
+    ends: dict[type[Exception], tuple[Exit, str]] = {
+        SettingsError: (Exit.INVALID, "A setting cannot be used"),
+        EmbeddedError: (Exit.UNREACHABLE, "The private PostgreSQL cannot be had"),
+        MigrationError: (Exit.REFUSED, "The schema does not fit"),
+        OtherReleaseError: (Exit.REFUSED, "The tables do not fit"),
+        RebuildError: (
+            Exit.REFUSED, "The tables were not rebuilt; the live ones are as they were",
+        ),
+        LostHistoryError: (Exit.INTEGRITY, "The ledger has lost history"),
+        WiringError: (Exit.REFUSED, "This installation does not fit"),
+        AuthorityFilesError: (Exit.REFUSED, "This installation does not fit"),
+        OSError: (Exit.UNREACHABLE, "This machine said no"),
+    }  # fmt: skip
     try:
         yield
-    except SettingsError as error:
-        raise CommandError(Exit.INVALID, "A setting cannot be used", str(error)) from error
-    except EmbeddedError as error:
-        raise CommandError(
-            Exit.UNREACHABLE, "The private PostgreSQL cannot be had", str(error)
-        ) from error
-    except MigrationError as error:
-        raise CommandError(Exit.REFUSED, "The schema does not fit", str(error)) from error
-    except LostHistoryError as error:
-        raise CommandError(Exit.INTEGRITY, "The ledger has lost history", str(error)) from error
-    except (WiringError, AuthorityFilesError) as error:
-        raise CommandError(Exit.REFUSED, "This installation does not fit", str(error)) from error
-    except OSError as error:
-        raise CommandError(Exit.UNREACHABLE, "This machine said no", str(error)) from error
+    except tuple(ends) as error:
+        code, title = next(ends[kind] for kind in type(error).__mro__ if kind in ends)
+        raise CommandError(code, title, str(error)) from error
 
 
 @click.command("init")
@@ -78,8 +82,8 @@ def init(
             ca=ca, ca_url=ca_url, ca_root_fingerprint=root_fingerprint, ca_files=ca_files,
             ca_password_file=ca_password_file,
         )  # fmt: skip
-        made = initialise(settings)
-        _catch_up(settings)
+        with shown() as tell:
+            made = initialise(settings, tell=tell)
     _tell(made)
 
 
@@ -113,8 +117,8 @@ def up(host: str | None, port: int | None, behind_proxy: bool | None) -> None:
         settings = load(host=host, port=port, behind_proxy=behind_proxy)
         # With the serving role's DSN alone nothing can be created: then it serves what is there.
         if settings.embedded or settings.owner_dsn is not None:
-            made = initialise(settings)
-            _catch_up(settings)
+            with shown() as tell:
+                made = initialise(settings, tell=tell)
             if made.made or made.adopted:
                 _tell(made)
         serve_ledger(settings, output.note)
@@ -133,21 +137,20 @@ def serve(host: str | None, port: int | None, behind_proxy: bool | None) -> None
 
 @click.command("migrate")
 def migrate() -> None:
-    """Bring the database's schema up to date; with an embedded database, its own.
+    """Bring the database up to this release; with an embedded database, its own.
 
-    Then the tables that are filled after the commit are brought up to the last event, which takes
-    minutes for a million. It may be interrupted and run again; a running service does it as well.
+    After the schema the tables made from the events: those of an older release are built anew, those
+    that are filled after the commit are brought up to the last event. That takes minutes for a
+    million events. It may be interrupted and run again.
     """
     from api.init import migrate as bring_up_to_date
     from api.settings import load
     from api.wiring import database
 
-    with explained():
-        settings = load()
-        with database(settings) as dsns:
-            for name in bring_up_to_date(dsns):
-                output.note(f"applied {name}")
-            _catch_up(settings)
+    with explained(), database(load()) as dsns, shown() as tell:
+        applied = bring_up_to_date(dsns, tell)
+    for name in applied:
+        output.note(f"applied {name}")
     output.note("the schema is up to date")
 
 
@@ -174,25 +177,6 @@ def doctor(as_json: bool) -> int:
             if row["hint"]:
                 output.note(f"{row['id']}: {row['hint']}")
     return EXIT[status]
-
-
-def _catch_up(settings: "Settings") -> None:
-    """Bring what is filled after the commit up to the last event, showing how far it is."""
-    from contextlib import closing
-
-    from api.wiring import database
-    from ledger.errors import LedgerError
-    from projections.follower import Follower
-    from projections.registry import FOLLOWED
-
-    with database(settings) as dsns, closing(Follower(dsns.service, FOLLOWED)) as follower:
-        try:
-            with output.Progress() as shown:
-                follower.follow(shown)
-        except LedgerError as error:
-            raise CommandError(
-                Exit.UNREACHABLE, "The tables are not up to date", error.detail
-            ) from error
 
 
 def _tell(made: "Initialised") -> None:

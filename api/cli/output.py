@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, Self, TextIO
+from typing import Any, Final, TextIO
 
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
 _GAP: Final = "  "
@@ -98,27 +98,6 @@ def show_pairs(pairs: Sequence[tuple[str, str]]) -> None:
         sys.stdout.write(f"{name:<{width}}{_GAP}{first}\n")
         for line in more:
             sys.stdout.write(f"{'':<{width}}{_GAP}{line}\n")
-
-
-class Progress:
-    """How far long work is, on one line of a terminal's stderr; elsewhere nothing."""
-
-    def __init__(self) -> None:
-        self._shown = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        if self._shown:
-            print(file=sys.stderr)
-
-    def __call__(self, name: str, position: int, last: int) -> None:
-        """Show that `name` has come to `position` of `last`."""
-        if sys.stderr.isatty():
-            self._shown = True
-            line = f"\r{name}: {position} of {last} events"
-            print(line, end="", file=sys.stderr, flush=True)
 
 
 def note(text: str, *, mark: str = "", colour: str = "") -> None:

@@ -40,9 +40,9 @@ def shown() -> Iterator[Tell]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None)
+        task = bar.add_task("", total=None, visible=False)  # most commands have nothing long to do
         yield lambda what, done, total: bar.update(
-            task, description=what, completed=done, total=max(1, total)
+            task, description=what, completed=done, total=max(1, total), visible=True
         )
 
 

@@ -19,14 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ledger.audit import Violation
-    from projections.progress import Progress
     from projections.rebuild import Rebuilt
     from projections.sources import Source
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="The answer as JSON, for programs.")
 _ONLY = click.option(
-    "--only", type=click.Choice(["present", "history"]),
-    help="The tables as they are now, or as they were; both unless said.",
+    "--only", type=click.Choice(["present", "history", "words"]),
+    help="The tables as they are now, as they were, or the index of words; all unless said.",
 )  # fmt: skip
 _COLUMNS = ("table", "source", "position", "rows", "rebuild.phase", "rebuild.share")
 _SHOWN = 20  # differences told to people; JSON has them all
@@ -48,6 +47,7 @@ def verify(only: str | None, as_json: bool) -> int:
     """
     from api.settings import load
     from api.wiring import database
+    from projections import words
     from projections.verify_tables import check_tables
 
     found: list[Violation] = []
@@ -56,6 +56,10 @@ def verify(only: str | None, as_json: bool) -> int:
         for source in _sources(only):
             told = partial(tell, f"comparing {source.name}")
             events += check_tables(dsns.service, source, found.append, told)
+        if only in (None, words.SOURCE):
+            events += words.check_words(
+                dsns.service, found.append, partial(tell, "comparing words")
+            )
     if as_json:
         differences = [{"row": one.where, "difference": one.what} for one in found]
         output.show_json({"events": events, "differences": differences})
@@ -84,9 +88,11 @@ def rebuild(only: str | None, pause: int, give_up: bool, as_json: bool) -> None:
     """Build the tables anew from the events, beside the live ones, and swap them in.
 
     Services go on reading and writing. Needs the owner's DSN. Interrupted, run it again: it goes on
-    where it stopped; `--abort` drops what was built.
+    where it stopped; `--abort` drops what was built. The index of words is emptied and filled again:
+    until it is, looking for words reads the events themselves.
     """
     from api.settings import load
+    from api.tables import NAMES, rebuild_all
     from api.wiring import WiringError, database
     from projections.rebuild import abort as abort_rebuild
 
@@ -99,22 +105,9 @@ def rebuild(only: str | None, pause: int, give_up: bool, as_json: bool) -> None:
             given_up = [one.name for one in _sources(only) if abort_rebuild(dsns.owner, one)]
             _say({"given_up": given_up}, as_json)
             return
-        done = _rebuild(dsns.owner, _sources(only), pause / 1000)
+        with shown() as tell:
+            done = rebuild_all(dsns.owner, [only] if only else NAMES, tell, pause=pause / 1000)
     _say({name: _document(one) for name, one in done.items()}, as_json)
-
-
-def _rebuild(owner_dsn: str, sources: "Sequence[Source]", pause: float) -> "dict[str, Rebuilt]":
-    from projections.rebuild import rebuild as rebuild_tables
-
-    done: dict[str, Rebuilt] = {}
-    with shown() as tell:
-        for source in sources:
-
-            def told(now: "Progress", name: str = source.name) -> None:
-                tell(f"{name}: {now.phase}", now.events, max(now.base, now.events))
-
-            done[source.name] = rebuild_tables(owner_dsn, source, pause=pause, tell=told)
-    return done
 
 
 def _sources(only: str | None) -> "Sequence[Source]":
@@ -147,14 +140,10 @@ def _explained() -> Iterator[None]:
     import psycopg
 
     from api.cli.machine import explained
-    from projections.rebuild import RebuildError
 
     try:
         with explained():
             yield
-    except RebuildError as error:
-        title = "The tables were not rebuilt; the live ones are as they were"
-        raise CommandError(Exit.REFUSED, title, str(error)) from error
     except psycopg.Error as error:
         raise CommandError(
             Exit.UNREACHABLE, "The database says no", str(error).strip(), "Run `fedledger doctor`."

@@ -128,7 +128,7 @@ def superuser(database: Database) -> Iterator[psycopg.Connection[tuple[object, .
         yield connection
 
 
-def test_readiness_says_another_releases_schema(
+def test_readiness_says_another_releases_schema_or_tables(
     place: House, superuser: psycopg.Connection[tuple[object, ...]]
 ) -> None:
     edit = "UPDATE schema_migration SET sha256 = {} WHERE version = 1"
@@ -138,6 +138,16 @@ def test_readiness_says_another_releases_schema(
     assert (answer.status_code, answer.json["reason"]) == (503, "schema")
     superuser.execute(sql.SQL(edit).format(str(known)))
     assert place.call("health.ready").status_code == 200
+    for change in (
+        "UPDATE ledger_head SET projections_version = projections_version {} 1",
+        "UPDATE projection_progress SET release = release {} 1",
+    ):
+        place.parts.follower.follow()
+        superuser.execute(sql.SQL(change).format(sql.SQL("+")))
+        answer = place.call("health.ready")
+        assert (answer.status_code, answer.json["reason"]) == (503, "projections-version")
+        superuser.execute(sql.SQL(change).format(sql.SQL("-")))
+        assert place.call("health.ready").status_code == 200
     superuser.execute("INSERT INTO schema_migration SELECT 9999, 'newer', 'x', now(), '', 0")
     assert place.call("health.ready").json["reason"] == "schema"
 

@@ -195,7 +195,7 @@ COLUMNS |= {
     for name, columns in COLUMNS.items()
     if name.startswith("federation_")
 } | {
-    "projection_progress": "name text !\n position bigint !",
+    "projection_progress": "name text !\n position bigint !\n release integer !",
     "event_terms": "term bigint !\n block integer !\n positions bytea !",
 }
 

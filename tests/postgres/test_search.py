@@ -9,11 +9,13 @@ import orjson
 import psycopg
 import pytest
 
+from api.tables import rebuild_all
+from ledger.audit import Violation
 from ledger.database import Reads
 from ledger.record import Filter, Record
 from ledger.recorded import RecordedEvent
 from ledger.terms import Question, matches, words_of
-from projections import event_terms
+from projections import event_terms, words
 from projections.event_terms import NAME
 from projections.follower import Follower
 from projections.registry import FOLLOWED
@@ -189,3 +191,14 @@ def test_the_check_of_the_ledger_finds_every_wrong_row(
     assert [one.where.partition(", positions ")[2] for one in found] == [
         "1 to 2048", "2049 to 4096", "4097 to 6144", "18433 to 20480",
     ]  # fmt: skip
+    whats = [one.what.translate({ord(digit): "" for digit in "0123456789"}) for one in found]
+    one_too_many = "rows:  have no event behind them"
+    differ, lack = "rows:  differ from their events", "rows:  are missing"
+    assert whats == [differ, lack, one_too_many, one_too_many]
+    alone: list[Violation] = []
+    told: list[tuple[int, int]] = []
+    assert words.check_words(past.service_dsn, alone.append, lambda *at: told.append(at)) == EVENTS
+    assert (alone, told[-1]) == (found, (EVENTS, EVENTS))
+    rebuilt = rebuild_all(past.owner_dsn, [words.SOURCE], lambda *_: None)
+    assert [(name, one.position) for name, one in rebuilt.items()] == [(words.SOURCE, EVENTS)]
+    assert check_ledger(past.service_dsn).ok
