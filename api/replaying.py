@@ -180,7 +180,7 @@ def _placed(
     for one in events:
         if _before(past, one.position, one.recorded_at):
             yield Placed(one.position, one.recorded_at, one.event)
-        if one.position % _TOLD_EVERY == 0:
+        if one.position % _TOLD_EVERY == 0 or one.position == total:
             tell("deciding again", one.position, max(total, one.position))
 
 

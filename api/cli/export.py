@@ -140,7 +140,7 @@ def _told(manifest: "Manifest", file: Path) -> dict[str, Any]:
 
 
 def _verify(**values: Any) -> int:
-    verified = _checked(values["file"], values["log_key"])
+    verified = checked(values["file"], values["log_key"])
     _say(
         {
             **_told(verified.manifest, values["file"]),
@@ -152,8 +152,11 @@ def _verify(**values: Any) -> int:
     return int(Exit.OK)
 
 
-def _checked(path: Path, log_keys: Sequence[str]) -> "Verified":
-    """Read the whole file, and check who signed it."""
+def checked(path: Path, log_keys: Sequence[str]) -> "Verified":
+    """Read a whole export, and check who signed it.
+
+    `log_keys`: verifier keys to trust; if none, that of the ledger on this machine. Raises CommandError.
+    """
     from ledger.export_reading import ExportReader
     from ledger.exports import ExportError
 
@@ -207,6 +210,7 @@ def _keys(reader: "ExportReader", given: Sequence[str]) -> "list[VerifierKey]":
         raise CommandError(
             Exit.INVALID,
             "no log key to check the signature with",
+            "No ledger on this machine is named as this export's.",
             "Give --log-key; `fedledger init` printed it, and the first event has it.",
         ) from None
 

@@ -1,12 +1,12 @@
 """`fedledger replay`: history folded again into a throw-away place, or with something left out.
 
-What is done stands in `api/replaying.py`; here are the words. It acts on the machine and changes
-nothing: with the service role's DSN it can only read.
+What is done stands in `api/replaying.py`; here are the words. It acts on the machine, and writes
+nothing down but that it has read.
 """
 
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,7 +82,12 @@ _SHOWN = 50  # lines for people
 @click.option("--schema", help="A schema to make, with a table for each (needs the owner's DSN).")
 @click.option(
     "--from-export", "export", type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="From an export of the whole ledger instead of the database.",
+    help="From an export of the whole ledger instead of the database, checked before.",
+)  # fmt: skip
+@click.option(
+    "--log-key", "log_keys", multiple=True,
+    help="The log's verifier key that must have signed the export; by default that of the ledger "
+    "on this machine.",
 )  # fmt: skip
 @click.option(
     "--without", type=click.IntRange(min=1), metavar="POSITION",
@@ -99,6 +104,7 @@ def replay(
     out: Path | None,
     schema: str | None,
     export: Path | None,
+    log_keys: tuple[str, ...],
     without: int | None,
     revoke: "tuple[UUID, datetime] | None",
     as_json: bool,
@@ -107,20 +113,27 @@ def replay(
 
     The same events give the same digest, and the same bytes in every file, on every machine.
     With --without or --revoke what follows is decided again by the rules, and what would not have
-    been is printed instead.
+    been is printed instead. Reading the database is on record as every reading is; an export is
+    refused, with exit code 6, unless all of it is as it was signed.
     """
+    if log_keys and export is None:
+        raise click.UsageError("--log-key goes with --from-export")
     if schema is not None and not _SCHEMA.fullmatch(schema):
         raise click.UsageError("--schema takes a name of a-z, 0-9 and _ that is nobody else's")
     if schema is not None and (export is not None or out is not None):
         raise click.UsageError("--schema goes with neither --from-export nor --out")
-    if (without, revoke) != (None, None):
-        if (without is not None and revoke is not None) or out or schema or streams:
-            raise click.UsageError(
-                "--without or --revoke: one of them, with --to and --from-export"
-            )
-        _what_if(_past(to, streams), export, without, revoke, as_json)
-        return
+    if (without, revoke) != (None, None) and (
+        (without is not None and revoke is not None) or out or schema or streams
+    ):
+        raise click.UsageError("--without or --revoke: one of them, with --to and --from-export")
     past = _past(to, streams)
+    if export is not None:
+        from api.cli.export import checked
+
+        checked(export, log_keys)
+    if (without, revoke) != (None, None):
+        _what_if(past, export, without, revoke, as_json)
+        return
     with explained():
         done = _replay(past, out, schema, export)
     _show({name: getattr(done, name) for name in ("position", "events", "digest", "rows")}, as_json)
@@ -134,6 +147,18 @@ def _past(to: "int | datetime | None", streams: tuple[UUID, ...]) -> "Past":
         moment=to if isinstance(to, datetime) else None,
         streams=streams,
     )
+
+
+def _conditions(past: "Past") -> dict[str, object]:
+    """As they stand on record."""
+    return {
+        "to": past.position or (past.moment and past.moment.isoformat()),
+        "stream": " ".join(map(str, past.streams)),
+    }
+
+
+def _text(revoke: "tuple[UUID, datetime] | None") -> str | None:
+    return f"grant={revoke[0]}@{revoke[1].isoformat()}" if revoke else None
 
 
 def _show(document: dict[str, Any], as_json: bool) -> None:
@@ -150,15 +175,23 @@ def _what_if(
     revoke: "tuple[UUID, datetime] | None",
     as_json: bool,
 ) -> None:
+    from api.local_readings import recorded
     from api.replaying import differing
     from api.settings import load
     from api.wiring import database
     from projections.what_if import Revoked, Without
 
     alteration = Revoked(*revoke) if revoke else Without(without or 0)
-    with explained(), shown() as tell, ExitStack() as stack:
-        dsn = None if export else stack.enter_context(database(load())).service
-        found = differing(dsn, export, past, alteration, tell)
+    with explained(), shown() as tell:
+        if export is not None:
+            found = differing(None, export, past, alteration, tell)
+        else:
+            conditions = {**_conditions(past), "without": without, "revoke": _text(revoke)}
+            with (
+                database(load()) as dsns,
+                recorded(dsns.service, "replay.what-if", conditions, tell, output.note) as tally,
+            ):
+                found = differing(dsns.service, None, past, alteration, tally)
     events = [
         {
             "position": one.position,
@@ -193,20 +226,27 @@ def _what_if(
 
 def _replay(past: "Past", out: Path | None, schema: str | None, export: Path | None) -> "Replayed":
     from api import replaying
+    from api.local_readings import recorded
     from api.settings import load
     from api.wiring import WiringError, database
 
     with shown() as tell:
         if export is not None:
             return replaying.from_export(export, past, out, tell)
-        with database(load()) as dsns:
+        conditions = {**_conditions(past), "schema": schema}
+        with (
+            database(load()) as dsns,
+            recorded(dsns.service, "replay", conditions, tell, output.note) as tally,
+        ):
             if schema is not None:
                 if dsns.owner is None:
                     raise WiringError(
                         "FEDLEDGER_OWNER_DSN is missing: a schema is the owner's to make"
                     )
-                replaying.into_schema(dsns.owner, past, schema, tell)
-            return replaying.from_database(dsns.service, past, out, tell)
+                replaying.into_schema(dsns.owner, past, schema, tally)
+            done = replaying.from_database(dsns.service, past, out, tally)
+            tally.count = done.events
+            return done
 
 
 @contextmanager

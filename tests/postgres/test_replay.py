@@ -1,6 +1,7 @@
 """Replaying into a throw-away place, from the database and from an export, and the verbs that do it."""
 
 import json
+import os
 from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
@@ -15,11 +16,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from api.cli import run
 from api.replaying import Past, ReplayError, from_database, from_export, into_schema
 from ledger.database import Reads
+from ledger.events import AuditRead
 from ledger.exports import LINES, Manifest, last_line
-from ledger.record import Record
+from ledger.record import Filter, Question, Record
 from ledger.recorded import RecordedEvent
 from ledger.tlog.merkle import root_of
-from ledger.tlog.note import VerifierKey, sign
+from ledger.tlog.note import VerifierKey, sign, verifier_key
 from projections.registry import INLINE
 from projections.replay import Folds, Tables, digest_of
 from support.appending import assert_right
@@ -30,6 +32,10 @@ pytestmark = pytest.mark.postgres
 
 EVENTS = 1500
 WHOLE = Past()
+ORIGIN = "test.example/fedledger"
+PRIVATE = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+PUBLIC = PRIVATE.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+LOG_KEY = verifier_key(ORIGIN, PUBLIC)
 
 
 def nobody(what: str, done: int, total: int) -> None:
@@ -63,11 +69,9 @@ def digest(events: list[RecordedEvent]) -> str:
 
 def export_of(events: list[RecordedEvent], path: Path, **changes: Any) -> Path:
     """An export as the service makes it; `changes` of its manifest."""
-    private = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
-    public = private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
     data = b"".join(map(LINES["jsonl"], events))
     manifest = Manifest(
-        origin="test.example/fedledger",
+        origin=ORIGIN,
         format="jsonl",
         filter=(),
         first=1,
@@ -79,10 +83,23 @@ def export_of(events: list[RecordedEvent], path: Path, **changes: Any) -> Path:
         record=None,
         made_at=events[-1].recorded_at,
     )
-    key = VerifierKey("test.example/fedledger", public)
-    note = sign(replace(manifest, **changes).text(), key, private.sign)
+    key = VerifierKey(ORIGIN, PUBLIC)
+    note = sign(replace(manifest, **changes).text(), key, PRIVATE.sign)
     path.write_bytes(data + last_line("jsonl", note))
     return path
+
+
+def readings(past: Database) -> list[tuple[str, str, Any, int]]:
+    """What was recorded of reading: by whom, which operation, the conditions, how many events."""
+    reads = Reads(past.service_dsn, 1)
+    wanted = Filter(Question(topics=("audit.read.v1",)), first=EVENTS + 1)
+    events = [one.event for one in Record(reads).all(wanted)]
+    reads.close()
+    return [
+        (event.actor.id, event.data.operation, event.data.filter, event.data.count)
+        for event in events
+        if isinstance(event.data, AuditRead)
+    ]
 
 
 def test_three_ways_to_the_same_state(
@@ -178,10 +195,26 @@ def test_replay_from_the_command_line(
     assert json.loads((tmp_path / "state" / "state.json").read_text()) == document
     assert said(capsys, "replay", "--to", "700", "--schema", "afterwards") == (0, document)
     path = export_of(recorded, tmp_path / "x")
-    assert said(capsys, "replay", "--to", "700", "--from-export", str(path)) == (0, document)
+    of_export = ["replay", "--to", "700", "--from-export", str(path), "--log-key"]
+    assert said(capsys, *of_export, LOG_KEY) == (0, document)
+    # Nothing is folded of what nobody trusted has signed, or what was altered since.
+    assert run(of_export[:-1]) == 2
+    assert "no log key" in capsys.readouterr().err
+    assert run([*of_export, verifier_key(ORIGIN, bytes(32))]) == 6
+    assert "this export is not right" in capsys.readouterr().err
+    altered = path.read_bytes().replace(b'"reason":null', b'"reason":"no"', 1)
+    path.write_bytes(altered)
+    assert said(capsys, *of_export, LOG_KEY) == (6, None)
+    assert run(["replay", "--log-key", LOG_KEY]) == 2
     assert run(["replay", "--schema", "public"]) == 2
     assert run(["replay", "--to", "yesterday"]) == 2
-    assert run(["replay", "--to", str(EVENTS + 1)]) == 1
+    assert run(["replay", "--to", str(EVENTS + 100)]) == 1
+    kept = readings(past)
+    uid = f"uid:{os.getuid()}"
+    assert kept == [
+        (uid, "replay", (("to", "700"),), 700),
+        (uid, "replay", (("schema", "afterwards"), ("to", "700")), 700),
+    ]
 
 
 def test_what_if_from_the_command_line(
@@ -198,20 +231,22 @@ def test_what_if_from_the_command_line(
     gone = {(one["kind"], one["id"]): one["altered"] for one in document["changed"]}
     assert gone[("grant", str(activated.stream_id))] is None
     path = export_of(recorded, tmp_path / "x")
-    assert said(
-        capsys, "replay", "--without", str(proposed.position), "--from-export", str(path)
-    ) == (
-        0,
-        document,
-    )
+    without = ["replay", "--without", str(proposed.position)]
+    assert said(capsys, *without, "--from-export", str(path), "--log-key", LOG_KEY) == (0, document)
     at = (activated.recorded_at + timedelta(microseconds=0)).isoformat()
     wish = f"grant={activated.stream_id}@{at}"
     code, document = said(capsys, "replay", "--revoke", wish)
     statuses = {one["id"]: one["altered"] for one in document["changed"] if one["kind"] == "grant"}
     assert (code, statuses.get(str(activated.stream_id), "revoked")) == (0, "revoked")
     assert run(["replay", "--revoke", wish]) == 0, "for people, too"
-    assert run(["replay", "--without", str(EVENTS + 1)]) == 1
+    assert run(["replay", "--without", str(EVENTS + 100)]) == 1
     assert run(["replay", "--without", "1", "--out", "x"]) == 2
+    kept = readings(past)
+    assert [(operation, pairs) for _, operation, pairs, _ in kept[:2]] == [
+        ("replay.what-if", (("without", str(proposed.position)),)),
+        ("replay.what-if", (("revoke", wish),)),
+    ]
+    assert kept[0][3] == EVENTS
 
 
 def test_every_planted_difference_is_found_and_mended(
