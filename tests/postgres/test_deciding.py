@@ -378,6 +378,24 @@ def test_what_a_faster_twin_did_is_no_reason_to_refuse(database: Database) -> No
     other.close()
 
 
+def test_a_claim_of_a_faster_twin_is_no_reason_to_refuse(database: Database) -> None:
+    other = store_on(database.service_dsn)
+    with checked_store(database) as store:
+        new = uuid4()
+        winner: list[Recorded[Peer]] = []
+
+        def late(reading: Reading) -> Peer:
+            if not winner:
+                winner.append(register(other, "Acme", idempotency=IDEMPOTENCY))
+            fact = PeerRegistered(name="Acme", base_url="https://peer.example")
+            return reading.append(Peer, new, fact, claims=[claimed_name("Acme")])
+
+        recorded = store.decide(call(idempotency=IDEMPOTENCY), late)
+        assert recorded.replayed
+        assert recorded.value == winner[0].value
+    other.close()
+
+
 def test_a_twin_waits_and_then_gives_up(database: Database) -> None:
     with checked_store(database) as store:
         store._turns = Turns(patience=0.2)
