@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from api.cli.interrupting import terminated_like_interrupted
 from api.cli.output import note
 
 Tell = Callable[[str, int, int], object]
@@ -19,7 +20,13 @@ _EVERY: Final = 5.0  # seconds between two lines
 
 @contextmanager
 def shown() -> Iterator[Tell]:
-    """Show progress until the block ends."""
+    """Show progress until the block ends; work that is long may be ended from outside."""
+    with terminated_like_interrupted(), _shown() as tell:
+        yield tell
+
+
+@contextmanager
+def _shown() -> Iterator[Tell]:
     if not sys.stderr.isatty():
         yield _Lines().tell
         return

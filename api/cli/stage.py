@@ -16,14 +16,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, Final
 
 from api.cli.exits import CommandError, Exit
+from api.cli.interrupting import ENDING, terminated_like_interrupted
 from api.cli.stage_ca import step_ca
 from api.settings import without_real_ledger
 
@@ -91,7 +91,7 @@ def stage(keep: Path | None, step_ca_program: Path | None = None) -> Iterator[St
     Raises:
         CommandError: the directory is in use, or the service does not come up.
     """
-    with _terminated_like_interrupted():
+    with terminated_like_interrupted():
         home = _kept_home(keep) if keep else _temporary_home()
         service: subprocess.Popen[bytes] | None = None
         authority = ExitStack()
@@ -229,28 +229,10 @@ def _tail(path: Path, lines: int = 15) -> str:
     return ""
 
 
-_ENDING: Final[Sequence[signal.Signals]] = (signal.SIGTERM, signal.SIGHUP)
-
-
-@contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP unwind the stack like Ctrl-C, so that everything is taken down."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in _ENDING}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 @contextmanager
 def _undisturbed() -> Iterator[None]:
     """Let a second Ctrl-C not cut the clearing up short; its own limits end it."""
-    numbers = (signal.SIGINT, *_ENDING)
+    numbers = (signal.SIGINT, *ENDING)
     before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
     try:
         yield

@@ -1,6 +1,8 @@
 """Rebuilding beside and swapping: the same tables afterwards, whoever reads, writes or dies meanwhile."""
 
+import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -16,6 +18,7 @@ import psycopg
 import pytest
 
 from api.reading import Reader
+from api.settings import without_real_ledger
 from ledger.audit import Violation
 from ledger.errors import UnavailableError
 from ledger.folds import FOLDS
@@ -33,6 +36,7 @@ from projections.verify import check_ledger
 from projections.verify_tables import check_tables
 from support.appending import assert_right, checked_store, real_clock, register, store_on, update
 from support.databases import Database
+from support.installation import FEDLEDGER
 from support.past import generate
 from support.waiting import wait_until
 
@@ -342,16 +346,79 @@ def test_older_releases_write_nothing_after_a_newer_ones_rebuild(past: Database)
     right(past)
 
 
-def test_whoever_reads_for_long_is_not_waited_for_and_nothing_is_lost(past: Database) -> None:
-    with psycopg.connect(past.service_dsn) as reader:
-        reader.execute("SELECT FROM federation_grants LIMIT 1")
+def test_whoever_reads_for_long_is_not_waited_for_and_whoever_writes_does_not_wait(
+    past: Database,
+) -> None:
+    """All that a swap has locked already it gives back after 50 ms: else the appends, which are behind
+    it, would go on only with the reader, who here waits for them."""
+    with (
+        psycopg.connect(past.superuser_dsn, autocommit=True) as watching,
+        ExitStack() as after,
+        ThreadPoolExecutor(1) as other,
+        psycopg.connect(past.service_dsn) as reader,
+    ):
+        store = store_on(past.service_dsn)
+        after.callback(store.close)
+        reader.execute("SELECT FROM federation_policy LIMIT 1")  # the last that is locked
         with pytest.raises(RebuildError, match="quieter time"):
             rebuild(past.owner_dsn, PRESENT, patience=1)
-        with checked_store(past) as store:
+        trying = other.submit(rebuild, past.owner_dsn, PRESENT, **SLOW)
+        for _ in range(3):
+            wait_until(lambda: watching.execute(_WAIT).fetchone() == (1,), "the swap waits")
             register(store)
-    done = rebuild(past.owner_dsn, PRESENT, **SLOW)
-    assert (done.resumed, done.position) == (True, 2001)
+        reader.rollback()
+        done = trying.result(60)
+    assert (done.resumed, done.position, done.attempts > 1) == (True, 2003, True)
     follow(past)
+    right(past)
+
+
+_PHASE: Final = "SELECT phase FROM fedledger_rebuild_present.progress"
+
+
+def test_ended_from_outside_it_leaves_nothing_half_made_and_goes_on(
+    past: Database, tmp_path: Path
+) -> None:
+    """The command itself. It stands still because the test holds what it needs next."""
+    environment = {
+        **without_real_ledger(),
+        "FEDLEDGER_HOME": str(tmp_path),
+        "FEDLEDGER_DSN": past.service_dsn,
+        "FEDLEDGER_OWNER_DSN": past.owner_dsn,
+    }
+    line = [FEDLEDGER, "projections", "rebuild", "--only", "present", "--pause", "10000", "--json"]
+
+    def begun() -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            line, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+
+    def end(process: subprocess.Popen[str], number: int) -> None:
+        process.send_signal(number)
+        assert process.communicate(timeout=60)[1].endswith("interrupted\n")
+        assert process.returncode == 130
+
+    with (
+        psycopg.connect(past.superuser_dsn, autocommit=True) as watching,
+        psycopg.connect(past.superuser_dsn) as holding,
+    ):
+        holding.execute("LOCK TABLE ledger_events IN ACCESS EXCLUSIVE MODE")
+        with begun() as process:
+            wait_until(lambda: watching.execute(_WAIT).fetchone() == (1,), "it copies")
+            end(process, signal.SIGINT)
+        assert watching.execute(_PHASE).fetchone() == ("copying",)
+        holding.rollback()
+        assert wrong(past) == [], "the live tables are whole"
+        holding.execute("LOCK TABLE federation_policy IN ACCESS SHARE MODE")
+        with begun() as process:
+            wait_until(lambda: watching.execute(_WAIT).fetchone() == (1,), "it swaps")
+            end(process, signal.SIGTERM)
+        assert watching.execute(_PHASE).fetchone() == ("catching-up",)
+        holding.rollback()
+        assert wrong(past) == []
+        with begun() as process:
+            told = json.loads(process.communicate(timeout=60)[0])["present"]
+        assert (process.returncode, told["resumed"], told["position"]) == (0, True, 2000)
     right(past)
 
 
