@@ -8,6 +8,7 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -21,8 +22,10 @@ from pydantic import BaseModel
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from api import auth, problems, requests
+from api.client_certificates import PRESENTED
 from api.denials import Denials
 from api.exchange import Answer, Asked, Handler, Services
+from api.holders import Holder
 from api.metrics import Metrics
 from api.operation import Operation
 from api.problems import ThrottledError
@@ -43,6 +46,7 @@ _RETRY_AFTER: Final = "1"  # seconds, for a 503
 _OURS: Final = HTTPStatus.INTERNAL_SERVER_ERROR
 
 FindCredential = Callable[[str], CredentialOfOperator | None]
+FindHolder = Callable[[str, datetime], Holder | None]
 
 
 def build(
@@ -50,6 +54,7 @@ def build(
     handlers: Mapping[str, Handler],
     services: Services,
     find_credential: FindCredential,
+    find_holder: FindHolder,
     denials: Denials,
 ) -> falcon.App[falcon.Request, falcon.Response]:
     """The application for `rows`, whose handlers are found by the rows' names.
@@ -61,7 +66,7 @@ def build(
         raise ValueError(f"rows and handlers differ in {', '.join(sorted(missing))}")
     app = falcon.App(middleware=[_Frame(services.metrics)])
     app.req_options.strip_url_path_trailing_slash = False
-    door = _Door(services, find_credential, denials)
+    door = _Door(services, find_credential, find_holder, denials)
     paths: dict[str, list[Operation]] = {}
     for row in rows:
         paths.setdefault(row.path, []).append(row)
@@ -128,6 +133,7 @@ class _Resource:
 class _Door:
     services: Services
     find_credential: FindCredential
+    find_holder: FindHolder
     denials: Denials
 
     def responder(self, row: Operation, handler: Handler) -> Callable[..., None]:
@@ -147,12 +153,10 @@ class _Door:
         return respond
 
     def _actor(self, row: Operation, req: falcon.Request, source: str) -> Actor:
-        if row.access != "operator":
+        if not row.authenticated:
             return auth.stranger(source)
-        presented = auth.presented_in(req.get_header("Authorization"))
-        known = self.find_credential(presented.accessor) if presented else None
         try:
-            actor = auth.authenticate(presented, known, source, self.services.clock())
+            actor = self._authenticated(row, req, source)
         except UnauthorizedError as error:
             self.denials.note(row.name, auth.stranger(source), error, req.context.correlation_id)
             # Only failures are counted: behind one proxy, a stranger must not lock others out.
@@ -160,13 +164,26 @@ class _Door:
                 raise ThrottledError("too many bad credentials", retry_after=wait) from None
             raise
         req.context.actor = actor
-        req.context.position = self._position
+        if row.access == "operator":
+            req.context.position = self._position
         try:
             auth.authorize(row, actor)
         except ForbiddenError as error:
             self.denials.note(row.name, actor, error, req.context.correlation_id)
             raise
         return actor
+
+    def _authenticated(self, row: Operation, req: falcon.Request, source: str) -> Actor:
+        header = req.get_header("Authorization")
+        presented: str | None = req.env.get(PRESENTED)
+        if presented is not None:
+            # Two credentials are none: which of them was meant is not for us to guess.
+            one = header is None
+            known = self.find_holder(presented, self.services.clock()) if one else None
+            return auth.authenticate_holder(row, known, source)
+        token = auth.presented_in(header)
+        credential = self.find_credential(token.accessor) if token else None
+        return auth.authenticate(token, credential, source, self.services.clock())
 
     def _position(self) -> int:
         return self.services.ledger.record.head().size

@@ -1,4 +1,4 @@
-"""Who is asking: bearer credentials, looked up in the projected tables.
+"""Who is asking: bearer credentials, looked up in the projected tables, or a peer's certificate.
 
 It decides about no operation beyond its roles, and records nothing. Whatever is wrong with a
 credential, the answer is one and the same; the rules look at the operator's own stream again
@@ -8,6 +8,7 @@ before anything is appended, so a stale or tampered row here opens nothing for w
 from datetime import datetime
 from typing import Final
 
+from api.holders import Holder
 from api.operation import Operation
 from api.problems import UNAUTHORIZED_TEXT
 from ledger.bearer import BearerKind, Parsed, parse, same_digest
@@ -49,12 +50,35 @@ def authenticate(
     )
 
 
+def authenticate_holder(operation: Operation, known: Holder | None, source: str) -> Actor:
+    """The actor of a client certificate. `known`: what the record says of it.
+
+    Of one on hold the rules of renewal have more to say (a clone), so there it gets that far.
+
+    Raises:
+        UnauthorizedError: with the text of every bad credential.
+    """
+    if known is None or (known.on_hold and operation.access != "certificate"):
+        raise UnauthorizedError(UNAUTHORIZED_TEXT)
+    return Actor(
+        kind="peer",
+        id=str(known.peer_id),
+        auth="certificate",
+        credential=known.serial,
+        source=source,
+    )
+
+
 def authorize(operation: Operation, actor: Actor) -> None:
     """Refuse an actor none of whose roles may do this operation.
 
     Raises:
         ForbiddenError: with `roles`, those that may.
     """
+    if actor.kind == "peer" and (operation.peers or operation.access == "certificate"):
+        return
+    if operation.access == "certificate":
+        raise ForbiddenError("this takes the client certificate of a peer", roles=[])
     if operation.roles.isdisjoint(actor.roles):
         allowed = sorted(operation.roles)
         raise ForbiddenError(f"this takes the role {' or '.join(allowed)}", roles=allowed)

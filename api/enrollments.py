@@ -1,4 +1,4 @@
-"""Enrollment tokens and their redemption over HTTP: wire models and rows."""
+"""Enrollment tokens, their redemption, and renewal over HTTP: wire models and rows."""
 
 from typing import Annotated, Final, Literal, TypeAlias
 
@@ -69,6 +69,12 @@ class Redeem(Wire):
     csr: Annotated[str, StringConstraints(max_length=24 * 1024)]
 
 
+class Renew(Wire):
+    """The request for a certificate of a new key, as its PEM text."""
+
+    csr: Annotated[str, StringConstraints(max_length=24 * 1024)]
+
+
 class Enrolled(Wire):
     """The certificate of the new key."""
 
@@ -79,6 +85,33 @@ class Enrolled(Wire):
     certificate: Annotated[str, Field(description="PEM")]
     chain: Annotated[str, Field(description="PEM: the issuing certificate and those above it")]
 
+
+_CSR_EXAMPLE: Final = "-----BEGIN CERTIFICATE REQUEST-----\n…\n-----END CERTIFICATE REQUEST-----\n"
+_ORDERED: Final = (
+    "csr-malformed",
+    "csr-too-large",
+    "csr-signature",
+    "csr-key",
+    "csr-names",
+    "csr-subject",
+    "grant-suspended",
+    "grant-expired",
+    "grant-rejected",
+    "grant-revoked",
+    "grant-expiring",
+    "authority-expiring",
+    "peer-not-active",
+    "not-yet-valid",
+    "key-compromised",
+    "key-taken",
+    "order-mismatch",
+    "certificate-revoked",
+    "revoked-in-flight",
+    "mis-issued",
+    "issuance-failed",
+    "authority-unavailable",
+)
+"""Why a certificate that was asked for is not given, whatever it was asked for with."""
 
 ROWS: Final = (
     Operation(
@@ -150,34 +183,32 @@ ROWS: Final = (
         body=Redeem,
         out=Enrolled,
         status=200,
-        problems=(
-            "csr-malformed",
-            "csr-too-large",
-            "csr-signature",
-            "csr-key",
-            "csr-names",
-            "csr-subject",
-            "grant-pending-approval",
-            "grant-suspended",
-            "grant-expired",
-            "grant-rejected",
-            "grant-revoked",
-            "grant-expiring",
-            "authority-expiring",
-            "peer-not-active",
-            "not-yet-valid",
-            "key-compromised",
-            "key-taken",
-            "order-mismatch",
-            "certificate-revoked",
-            "revoked-in-flight",
-            "mis-issued",
-            "issuance-failed",
-            "authority-unavailable",
-        ),
-        example={
-            "token": "fle_…",
-            "csr": "-----BEGIN CERTIFICATE REQUEST-----\n…\n-----END CERTIFICATE REQUEST-----\n",
-        },
+        problems=("grant-pending-approval", *_ORDERED),
+        example={"token": "fle_…", "csr": _CSR_EXAMPLE},
     ),
-)  # fmt: skip
+    Operation(
+        name="certificate.renew",
+        method="POST",
+        path="/v1/certificates/{serial}/renew",
+        summary="Renew a client certificate with a new key",
+        description=(
+            "By its holder, who presents that very certificate, in the last third of its life. "
+            "The certificate and the CSR are the idempotency key: the same two again give the "
+            "same successor. Another CSR, once there is a successor, means that two hold the key: "
+            "the grant is suspended."
+        ),
+        access="certificate",
+        command=True,
+        body=Renew,
+        out=Enrolled,
+        problems=(
+            "certificate-expired",
+            "clone-suspected",
+            "grant-pending-enrollment",
+            "key-not-new",
+            "renewal-too-early",
+            *_ORDERED,
+        ),
+        example={"csr": _CSR_EXAMPLE},
+    ),
+)

@@ -99,6 +99,15 @@ class Asked:
         return value
 
     @property
+    def peer_id(self) -> UUID | None:
+        """The peer that asks with its certificate, and sees its own things only; None: anybody."""
+        return UUID(self.call.actor.id) if self.call.actor.auth == "certificate" else None
+
+    def may_see(self, peer_id: UUID | None) -> bool:
+        """Whether what belongs to that peer may be shown to who asks. None: no peer is named."""
+        return self.peer_id is None or peer_id in {None, self.peer_id}
+
+    @property
     def moment(self) -> Moment:
         """Of when the answer is to be."""
         if not isinstance(self.query, AsOf):

@@ -88,7 +88,13 @@ def document(version: str) -> dict[str, Any]:
                 for name, (text, schema) in _HEADERS.items()
             },
             "parameters": {name.replace("-", ""): parameter for name, parameter in _INPUTS.items()},
-            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "certificate": {
+                    "type": "mutualTLS",
+                    "description": "The client certificate of a peer; TLS ends in a proxy.",
+                },
+            },
         },
     }
 
@@ -121,11 +127,12 @@ def _operation(row: Operation, names: _Names, schemas: dict[str, Any]) -> dict[s
         "tags": [row.feature],
         "parameters": _parameters(row, names, schemas),
         "responses": _responses(row, names),
-        "security": [{"bearer": []}] if row.access == "operator" else [],
+        "security": [{name: []} for name in _security(row)],
     }
     text = [row.description] if row.description else []
     if row.roles:
-        text.append(f"Roles: {', '.join(sorted(row.roles))}.")
+        own = "; a peer, with its certificate, what is its own" * row.peers
+        text.append(f"Roles: {', '.join(sorted(row.roles))}{own}.")
     if text:
         described["description"] = " ".join(text)
     if row.body is not None:
@@ -134,6 +141,13 @@ def _operation(row: Operation, names: _Names, schemas: dict[str, Any]) -> dict[s
             content["example"] = row.example
         described["requestBody"] = {"required": row.body_needed, "content": {_JSON: content}}
     return described
+
+
+def _security(row: Operation) -> list[str]:
+    """The schemes of which any one opens it."""
+    asked = {"bearer": row.access == "operator"}
+    asked["certificate"] = row.peers or row.access == "certificate"
+    return [name for name, opens in asked.items() if opens]
 
 
 def _parameters(row: Operation, names: _Names, schemas: dict[str, Any]) -> list[dict[str, Any]]:
@@ -237,7 +251,7 @@ def _general(row: Operation) -> set[str]:
     """Codes that follow from what kind of operation it is."""
     asked = (
         (row.access != "public", {"unauthorized", "too-many-requests"}),
-        (row.access == "operator", {"forbidden"}),
+        (row.authenticated, {"forbidden"}),
         (bool(row.parameters), {"not-found"}),
         (row.body is not None, {"malformed", "too-large", "unsupported-media-type"}),
         (

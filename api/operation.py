@@ -30,7 +30,8 @@ class Operation:
 
     name: `noun.verb`, stable: the handler's key and the command line's.
     access: `operator` needs a bearer credential with one of `roles`; `public` needs nothing;
-        `enrollment-token` carries its secret in the body.
+        `enrollment-token` carries its secret in the body; `certificate` needs a peer's own.
+    peers: a peer with its certificate may too, where the objects are its own.
     command: it appends to the ledger, so it takes `dry_run` and, for POST, `Idempotency-Key`.
     versioned: its answer has an ETag; see `conditional` for `If-Match`.
     also: failure statuses that may come with the model of a success (a report on bad health).
@@ -44,7 +45,8 @@ class Operation:
     summary: str
     description: str = ""
     roles: frozenset[Role] = NOBODY
-    access: Literal["operator", "public", "enrollment-token"] = "operator"
+    access: Literal["operator", "public", "enrollment-token", "certificate"] = "operator"
+    peers: bool = False
     command: bool = False
     versioned: bool = False
     body: type[BaseModel] | None = None
@@ -86,6 +88,11 @@ class Operation:
     def combines(self) -> bool:
         """Whether some of its parameters do not go together."""
         return self.query is not None and bool(self.query.__pydantic_decorators__.model_validators)
+
+    @property
+    def authenticated(self) -> bool:
+        """Whether the door looks who asks."""
+        return self.access in {"operator", "certificate"}
 
     @property
     def rehearsable(self) -> bool:

@@ -15,6 +15,7 @@ import structlog
 from waitress import wasyncore  # type: ignore[import-untyped]  # it ships no types
 from waitress.server import create_server  # type: ignore[import-untyped]
 
+from api.client_certificates import believing
 from api.settings import Settings
 
 _logger: Final = structlog.get_logger("fedledger.server")
@@ -43,6 +44,11 @@ class Server:
     ) -> None:
         self._ending = ending
         self._server: Any = create_server(app, **_adjustments(settings))
+        if settings.client_certificates != "off":
+            # Put round what waitress has put round it: behind that, the proxy's address is gone.
+            self._server.application = believing(
+                self._server.application, settings.trusted_proxy, settings.client_certificates
+            )
         self._stopping = threading.Event()
         self.port = int(self._server.effective_port)
 

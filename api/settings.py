@@ -7,7 +7,7 @@ secrets: no repr, log line or error shows them.
 import ipaddress
 import os
 from pathlib import Path
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, SecretStr, StringConstraints, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -87,6 +87,13 @@ class Settings(BaseSettings):
     trusted_proxy: Annotated[
         str, Field(description="the one address whose X-Forwarded-For is believed")
     ] = "127.0.0.1"
+    client_certificates: Annotated[
+        Literal["off", "client-cert", "x-ssl-client-cert"],
+        Field(
+            description="header in which that proxy hands on a peer's certificate: client-cert "
+            "(RFC 9440) or x-ssl-client-cert (escaped PEM, for nginx); off: none is read"
+        ),
+    ] = "off"
     threads: Annotated[int, Field(ge=1, le=256, description="requests served at once")] = 16
     log_level: Annotated[
         str,
@@ -105,6 +112,18 @@ class Settings(BaseSettings):
         if not self.behind_proxy and not _is_loopback(self.host):
             # Bearer tokens would cross a network in the clear.
             raise ValueError("FEDLEDGER_HOST must be loopback unless FEDLEDGER_BEHIND_PROXY is set")
+        return self
+
+    @model_validator(mode="after")
+    def _certificates_come_from_one_proxy(self) -> Self:
+        if self.client_certificates != "off" and not (
+            self.behind_proxy and _is_address(self.trusted_proxy)
+        ):
+            # Whoever may send that header is whichever peer he says he is.
+            raise ValueError(
+                "FEDLEDGER_CLIENT_CERTIFICATES needs FEDLEDGER_BEHIND_PROXY, and one address as "
+                "FEDLEDGER_TRUSTED_PROXY"
+            )
         return self
 
     @model_validator(mode="after")
@@ -184,6 +203,14 @@ def _described(error: ValidationError) -> list[str]:
         (f"FEDLEDGER_{'_'.join(map(str, one['loc'])).upper()}: " if one["loc"] else "") + one["msg"]
         for one in error.errors(include_input=False, include_url=False)
     ]
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_loopback(host: str) -> bool:

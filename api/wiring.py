@@ -25,6 +25,7 @@ from api.export_places import Exports
 from api.following import Following
 from api.handlers.table import HANDLERS
 from api.health import Unready
+from api.holders import Holder, Holders
 from api.last_seen import LastSeen
 from api.log_key import LOG_KEY, LogKey
 from api.maintenance import Maintenance
@@ -179,6 +180,10 @@ def compose(
         with reader.glance() as connection:
             return operators.credentials(connection, accessors)
 
+    def find_holder(presented: str, at: datetime) -> Holder | None:
+        form = settings.client_certificates
+        return None if form == "off" else Holders(ledger, reader.glance, form).find(presented, at)
+
     services = Services(
         ledger=ledger,
         issuance=issuance,
@@ -199,7 +204,8 @@ def compose(
         pools=lambda: {"ledger": ledger.connections, "tables": reader.connections},
         reach=follower.reach,
     )
-    app = build(OPERATIONS, HANDLERS, services, Credentials(look).find, denials)
+    find = Credentials(look).find
+    app = build(OPERATIONS, HANDLERS, services, find, find_holder, denials)
     reconciler = Reconciler(ledger, issuance, reader.glance, dsn)
     last_seen = LastSeen(settings.home, ledger.record)
     maintenance = Maintenance(

@@ -57,7 +57,7 @@ def _codes(codes: Sequence[str]) -> str:
 _KINDS: Final[Mapping[str, Callable[[Operation], bool]]] = MappingProxyType(
     {
         "Every operation": lambda row: row in OPERATIONS,
-        "With a credential": lambda row: row.access == "operator",
+        "With a credential": lambda row: row.authenticated,
         "With an id in its path": lambda row: bool(row.parameters),
         "With a body": lambda row: row.body is not None,
         "A list": lambda row: row.query is not None and "cursor" in row.query.model_fields,
@@ -93,8 +93,12 @@ def _codes_of(row: Operation) -> set[str]:
 
 
 def _operation(row: Operation, further: Sequence[str]) -> Iterator[str]:
-    who = {"public": "anybody", "enrollment-token": "who has an enrollment token"}
-    roles = ", ".join(sorted(row.roles))
+    who = {
+        "public": "anybody",
+        "enrollment-token": "who has an enrollment token",
+        "certificate": "the peer that presents this certificate",
+    }
+    roles = ", ".join(sorted(row.roles)) + "; a peer, what is its own" * row.peers
     yield f"\n### {row.name}\n"
     yield f"`{row.method} {row.path}` — {row.summary}. {row.description}".rstrip() + "\n"
     yield f"- Who: {who.get(row.access, roles)}. Success: {row.status}."
@@ -202,6 +206,8 @@ def _default(name: str, field: FieldInfo) -> str:
 
 
 def _type(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return " or ".join(f"`{choice}`" for choice in get_args(annotation))
     names = {
         "SecretStr": "text, kept secret",
         "str": "text",

@@ -171,6 +171,29 @@ def _require_new_key(grant: Grant, request: Request) -> None:
         raise RefusedError("a renewal takes a new key; make one", code="key-not-new")
 
 
+def standing_of(
+    grant: Grant, peer: Peer, serial: str, certificate_sha256: str, at: datetime
+) -> Literal["good", "on-hold"] | None:
+    """How a certificate that its holder presents stands at `at`; None if it opens nothing.
+
+    `certificate_sha256` (hex) is of the bytes presented: only those that were issued are known.
+    A withheld certificate was never given to anybody, so its own hold is an end.
+    """
+    issuance = grant.issuance_of(serial)
+    if (
+        issuance is None
+        or issuance.state is not IssuanceState.ISSUED
+        or issuance.certificate_sha256 != certificate_sha256
+        or not issuance.not_before <= at <= issuance.not_after
+        or issuance.revocation is not None
+    ):
+        return None
+    revocation = revocation_of(issuance, grant, peer, at)
+    if revocation is None:
+        return "good"
+    return "on-hold" if revocation.reason == "certificateHold" else None
+
+
 # ---- revoking ---------------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ the truth instead of a second event. Errors leave here as `CommandError` with th
 
 import json
 import os
+import ssl
 import stat
 import time
 import tomllib
@@ -194,8 +195,18 @@ class Client:
     """One ledger, seen with one token (or none). Close it, or use it as a context manager."""
 
     def __init__(
-        self, url: str, token: str | None, transport: httpx.BaseTransport | None = None
+        self,
+        url: str,
+        token: str | None,
+        transport: httpx.BaseTransport | None = None,
+        *,
+        presents: tuple[Path, Path] | None = None,
     ) -> None:
+        """`presents`: files of the client certificate, with its chain if there is one, and its key.
+
+        Raises:
+            CommandError: the URL, the token or the certificate cannot be used.
+        """
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise CommandError(Exit.INVALID, "the ledger's URL is not an http or https URL")
@@ -215,6 +226,7 @@ class Client:
             timeout=_TIMEOUT,
             transport=transport,
             trust_env=parts.hostname not in _LOOPBACK,
+            verify=_presenting(url, *presents) if presents else True,
         )
 
     def __enter__(self) -> "Client":
@@ -316,6 +328,26 @@ class Client:
             if key
             else "Is the service running (`fedledger up`), and is the URL right (FEDLEDGER_URL)?",
         )
+
+
+def _presenting(url: str, certificate: Path, key: Path) -> ssl.SSLContext:
+    """TLS that proves who calls. Raises CommandError."""
+    if urlsplit(url).scheme != "https":
+        raise CommandError(
+            Exit.INVALID,
+            "a client certificate is presented over https only",
+            "TLS ends in the proxy in front of the ledger.",
+            "Give the proxy's URL.",
+        )
+    context = httpx.create_ssl_context()  # which believes SSL_CERT_FILE, as all calls do
+    try:
+        # An encrypted key gets an error instead of a question that nobody is there to answer.
+        context.load_cert_chain(certificate, key, password=lambda: "")
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        raise CommandError(
+            Exit.INVALID, f"{certificate} and {key} cannot be presented", str(error)
+        ) from error
+    return context
 
 
 def _is_for_good(response: httpx.Response) -> bool:

@@ -32,7 +32,6 @@ def redeem(url: str | None, token_file: Path | None, out: Path, as_json: bool) -
     Needs only the ledger's URL and the token. The private key never leaves the directory. Cut
     short, it can be run again: the same token and request give the same certificate.
     """
-    from api.cli import output
     from api.cli.client import Client, ledger_url, refuse_in_the_clear
     from api.operations import BY_NAME
 
@@ -44,7 +43,13 @@ def redeem(url: str | None, token_file: Path | None, out: Path, as_json: bool) -
     row = BY_NAME["enrollment.redeem"]
     with Client(address, None) as client:
         answer = client.call(row.method, row.path, body={"token": token, "csr": request})
-    issued: dict[str, Any] = answer.document
+    stored(files, answer.document, as_json=as_json)
+
+
+def stored(files: Files, issued: dict[str, Any], *, as_json: bool) -> None:
+    """Store a certificate that came, beside the key it is for, and say where."""
+    from api.cli import output
+
     store(files, issued["certificate"], issued["certificate"] + issued["chain"])
     shown = {
         **{name: issued[name] for name in ("serial", "grant_id", "not_before", "not_after")},

@@ -19,6 +19,7 @@ from api.cli.exits import Exit
 from api.cli.export import export, verify_export
 from api.cli.output import note, show_json, show_pairs, show_table, words
 from api.cli.projections import rebuild, show_projections, verify
+from api.cli.renew import renew
 from api.cli.rotate import rotate
 from api.cli.verbs import Verb
 from api.operations import BY_NAME
@@ -152,6 +153,7 @@ cert = _noun(
         "list": _verb("certificate.list", *_CERTIFICATE_COLUMNS),
         "show": _verb("certificate.show", show=_show_certificate),
         "status": _verb("certificate.status"),
+        "renew": renew,
         "revoke": _verb("certificate.revoke", show=_show_certificate),
         "revoke-many": _verb("certificate.revoke-many", "serial", "grant_id"),
         "roots": _verb("authority.roots"),

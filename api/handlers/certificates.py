@@ -27,28 +27,38 @@ from projections import authorities, certificates, grants
 def of_grant(asked: Asked) -> Answer:
     grant_id = asked.id("grant_id")
     with asked.read() as snapshot:
-        if grants.by_id(snapshot.connection, grant_id, snapshot.at) is None:
+        grant = grants.by_id(snapshot.connection, grant_id, snapshot.at)
+        if grant is None or not asked.may_see(grant.peer_id):
             raise NotFoundError("nothing has this id")
     return _page(asked, asked.query_as(wire.GrantCertificateFilter), grant_id=grant_id)
 
 
 def list_(asked: Asked) -> Answer:
-    return _page(asked, asked.query_as(wire.CertificateFilter))
+    query = asked.query_as(wire.CertificateFilter)
+    if asked.peer_id is None:
+        return _page(asked, query)
+    return _page(asked, query, peer_id=asked.peer_id, none=not asked.may_see(query.peer_id))
 
 
-def _page(asked: Asked, query: wire.GrantCertificateFilter, **more: Any) -> Answer:
+def _page(
+    asked: Asked, query: wire.GrantCertificateFilter, *, none: bool = False, **more: Any
+) -> Answer:
     # Member by member: `model_dump` would write moments as text.
     named = {name: getattr(query, name) for name in type(query).model_fields}
     filters = {name: value for name, value in named.items() if name not in PastPage.model_fields}
     return page(
         asked,
         query,
-        lambda snapshot, after: certificates.page(
-            snapshot.connection,
-            recorded_by=snapshot.at if asked.moment.past else None,
-            after=parse_serial(after) if after else None,
-            limit=query.limit + 1,
-            **filters | more,
+        lambda snapshot, after: (
+            []
+            if none
+            else certificates.page(
+                snapshot.connection,
+                recorded_by=snapshot.at if asked.moment.past else None,
+                after=parse_serial(after) if after else None,
+                limit=query.limit + 1,
+                **filters | more,
+            )
         ),
         key=lambda row: row.serial,
         shape=lambda rows, following: wire.Certificates(
@@ -80,9 +90,16 @@ def revocation_list(asked: Asked) -> Answer:
 
 def _row(asked: Asked, snapshot: Snapshot) -> certificates.CertificateRow:
     row = certificates.by_serial(snapshot.connection, asked.text("serial"))
-    if row is None:
+    if row is None or not _is_own(asked, snapshot, row):
         raise NotFoundError("nothing has this serial")
     return row
+
+
+def _is_own(asked: Asked, snapshot: Snapshot, row: certificates.CertificateRow) -> bool:
+    if asked.peer_id is None:
+        return True
+    grant = grants.by_id(snapshot.connection, row.grant_id, snapshot.at)
+    return grant is not None and grant.peer_id == asked.peer_id
 
 
 def shown(row: certificates.CertificateRow) -> wire.Certificate:

@@ -1,4 +1,4 @@
-"""Enrollment tokens and their redemption: what their operations do."""
+"""Enrollment tokens, their redemption, and renewal: what their operations do."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -9,6 +9,7 @@ from api.exchange import Answer, Asked, Handler, rehearsed
 from api.handlers.views import page, pem
 from api.problems import ThrottledError
 from api.reading import Snapshot
+from ca.issuance import Enrolled
 from ledger.errors import NotFoundError
 from projections import grants, tokens
 
@@ -92,10 +93,24 @@ def cancel(asked: Asked) -> Answer:
 
 
 def redeem(asked: Asked) -> Answer:
+    _hold_up(asked)
+    body = asked.body_as(wire.Redeem)
+    return _enrolled(asked.services.issuance.redeem(asked.call, body.token, body.csr))
+
+
+def renew(asked: Asked) -> Answer:
+    _hold_up(asked)
+    body = asked.body_as(wire.Renew)
+    return _enrolled(asked.services.issuance.renew(asked.call, asked.text("serial"), body.csr))
+
+
+def _hold_up(asked: Asked) -> None:
+    """Signing is dear: so much from one source, and no more."""
     if wait := asked.services.enrollments.take(asked.source):
         raise ThrottledError("too many enrollments from one source", retry_after=wait)
-    body = asked.body_as(wire.Redeem)
-    done = asked.services.issuance.redeem(asked.call, body.token, body.csr)
+
+
+def _enrolled(done: Enrolled) -> Answer:
     value = wire.Enrolled(
         serial=done.serial,
         grant_id=done.grant_id,
@@ -113,4 +128,5 @@ HANDLERS: Final[Mapping[str, Handler]] = {
     "enrollment-token.show": show,
     "enrollment-token.cancel": cancel,
     "enrollment.redeem": redeem,
+    "certificate.renew": renew,
 }

@@ -41,18 +41,22 @@ def list_(asked: Asked) -> Answer:
     return page(
         asked,
         query,
-        lambda snapshot, after: grants.page(
-            snapshot.connection,
-            snapshot.at,
-            status=query.status,
-            peer_id=query.peer_id,
-            resource=query.resource,
-            subject_user_id=query.subject_user_id,
-            expires_before=query.expires_before,
-            sensitive=query.sensitive,
-            recorded_by=snapshot.at if asked.moment.past else None,
-            after=place(after),
-            limit=query.limit + 1,
+        lambda snapshot, after: (
+            []
+            if not asked.may_see(query.peer_id)
+            else grants.page(
+                snapshot.connection,
+                snapshot.at,
+                status=query.status,
+                peer_id=asked.peer_id or query.peer_id,
+                resource=query.resource,
+                subject_user_id=query.subject_user_id,
+                expires_before=query.expires_before,
+                sensitive=query.sensitive,
+                recorded_by=snapshot.at if asked.moment.past else None,
+                after=place(after),
+                limit=query.limit + 1,
+            )
         ),
         key=lambda row: row.id,
         shape=lambda rows, following: wire.Grants(
@@ -64,6 +68,8 @@ def list_(asked: Asked) -> Answer:
 def show(asked: Asked) -> Answer:
     with asked.read() as snapshot:
         row = grants.by_id(snapshot.connection, asked.id("grant_id"), snapshot.at)
+        if row is not None and not asked.may_see(row.peer_id):
+            row = None
         value = shown(wire.Grant, row)
         return Answer(value, version=value.version, position=snapshot.position)
 

@@ -7,13 +7,13 @@ any mistake in it.
 import json
 
 from api.operations import OPERATIONS
-from support.http import House
+from support.http import House, serial_of
 
-ROLES = ("admin", "approver", "auditor", "operator", "gateway")
+ROLES = ("admin", "approver", "auditor", "operator", "gateway")  # and a peer, by its certificate
 PUBLIC = "public"
 TOKEN = "enrollment token"
 
-#                          admin  approver  auditor  operator  gateway
+#                          admin  approver  auditor  operator  gateway  peer
 MATRIX: dict[str, str] = {
     "health.live":             PUBLIC,
     "health.ready":            PUBLIC,
@@ -21,56 +21,57 @@ MATRIX: dict[str, str] = {
     "authority.roots":         PUBLIC,
     "authority.crl":           PUBLIC,
     "enrollment.redeem":       TOKEN,
-    "health.show":             "yes    yes       yes      yes       -",
-    "metrics.show":            "yes    yes       yes      yes       -",
-    "peer.register":           "yes    -         -        -         -",
-    "peer.list":               "yes    yes       yes      -         -",
-    "peer.show":               "yes    yes       yes      -         -",
-    "peer.activate":           "yes    -         -        -         -",
-    "peer.update":             "yes    -         -        -         -",
-    "peer.suspend":            "yes    -         -        -         -",
-    "peer.resume":             "yes    -         -        -         -",
-    "peer.revoke":             "yes    -         -        -         -",
-    "grant.propose":           "yes    -         -        -         -",
-    "grant.list":              "yes    yes       yes      -         -",
-    "grant.show":              "yes    yes       yes      -         -",
-    "grant.approve":           "-      yes       -        -         -",
-    "grant.reject":            "-      yes       -        -         -",
-    "grant.amend":             "yes    -         -        -         -",
-    "grant.narrow":            "yes    -         -        -         -",
-    "grant.suspend":           "yes    -         -        -         -",
-    "grant.resume":            "yes    -         -        -         -",
-    "grant.revoke":            "yes    -         -        -         -",
-    "grant.history":           "yes    yes       yes      -         -",
-    "grant.certificates":      "yes    yes       yes      -         -",
-    "scope.validate":          "yes    yes       yes      -         -",
-    "enrollment-token.issue":  "yes    -         -        -         -",
-    "enrollment-token.list":   "yes    yes       yes      -         -",
-    "enrollment-token.show":   "yes    yes       yes      -         -",
-    "enrollment-token.cancel": "yes    -         -        -         -",
-    "certificate.list":        "yes    yes       yes      -         -",
-    "certificate.show":        "yes    yes       yes      -         -",
-    "certificate.status":      "yes    yes       yes      -         yes",
-    "certificate.revoke":      "yes    -         -        -         -",
-    "certificate.revoke-many": "yes    -         -        -         -",
-    "event.list":              "yes    yes       yes      -         -",
-    "event.show":              "yes    yes       yes      -         -",
-    "diff.list":               "yes    yes       yes      -         -",
-    "event.export":            "yes    yes       yes      -         -",
-    "about.show":              "yes    yes       yes      -         -",
-    "operator.register":       "yes    -         -        -         -",
-    "operator.list":           "yes    yes       yes      -         -",
-    "operator.show":           "yes    yes       yes      -         -",
-    "operator.roles":          "yes    -         -        -         -",
-    "operator.disable":        "yes    -         -        -         -",
-    "credential.list":         "yes    yes       yes      -         -",
-    "credential.issue":        "yes    -         -        -         -",
-    "credential.revoke":       "yes    -         -        -         -",
-    "policy.show":             "yes    yes       yes      yes       -",
-    "policy.change":           "-      yes       -        -         -",
-    "projection.list":         "yes    yes       yes      yes       -",
-    "alarm.list":              "yes    yes       yes      yes       -",
-    "alarm.acknowledge":       "-      -         -        yes       -",
+    "health.show":             "yes    yes       yes      yes       -        -",
+    "metrics.show":            "yes    yes       yes      yes       -        -",
+    "peer.register":           "yes    -         -        -         -        -",
+    "peer.list":               "yes    yes       yes      -         -        -",
+    "peer.show":               "yes    yes       yes      -         -        -",
+    "peer.activate":           "yes    -         -        -         -        -",
+    "peer.update":             "yes    -         -        -         -        -",
+    "peer.suspend":            "yes    -         -        -         -        -",
+    "peer.resume":             "yes    -         -        -         -        -",
+    "peer.revoke":             "yes    -         -        -         -        -",
+    "grant.propose":           "yes    -         -        -         -        -",
+    "grant.list":              "yes    yes       yes      -         -        own",
+    "grant.show":              "yes    yes       yes      -         -        own",
+    "grant.approve":           "-      yes       -        -         -        -",
+    "grant.reject":            "-      yes       -        -         -        -",
+    "grant.amend":             "yes    -         -        -         -        -",
+    "grant.narrow":            "yes    -         -        -         -        -",
+    "grant.suspend":           "yes    -         -        -         -        -",
+    "grant.resume":            "yes    -         -        -         -        -",
+    "grant.revoke":            "yes    -         -        -         -        -",
+    "grant.history":           "yes    yes       yes      -         -        -",
+    "grant.certificates":      "yes    yes       yes      -         -        own",
+    "scope.validate":          "yes    yes       yes      -         -        -",
+    "enrollment-token.issue":  "yes    -         -        -         -        -",
+    "enrollment-token.list":   "yes    yes       yes      -         -        -",
+    "enrollment-token.show":   "yes    yes       yes      -         -        -",
+    "enrollment-token.cancel": "yes    -         -        -         -        -",
+    "certificate.list":        "yes    yes       yes      -         -        own",
+    "certificate.show":        "yes    yes       yes      -         -        own",
+    "certificate.status":      "yes    yes       yes      -         yes      own",
+    "certificate.renew":       "-      -         -        -         -        own",
+    "certificate.revoke":      "yes    -         -        -         -        -",
+    "certificate.revoke-many": "yes    -         -        -         -        -",
+    "event.list":              "yes    yes       yes      -         -        -",
+    "event.show":              "yes    yes       yes      -         -        -",
+    "diff.list":               "yes    yes       yes      -         -        -",
+    "event.export":            "yes    yes       yes      -         -        -",
+    "about.show":              "yes    yes       yes      -         -        -",
+    "operator.register":       "yes    -         -        -         -        -",
+    "operator.list":           "yes    yes       yes      -         -        -",
+    "operator.show":           "yes    yes       yes      -         -        -",
+    "operator.roles":          "yes    -         -        -         -        -",
+    "operator.disable":        "yes    -         -        -         -        -",
+    "credential.list":         "yes    yes       yes      -         -        -",
+    "credential.issue":        "yes    -         -        -         -        -",
+    "credential.revoke":       "yes    -         -        -         -        -",
+    "policy.show":             "yes    yes       yes      yes       -        -",
+    "policy.change":           "-      yes       -        -         -        -",
+    "projection.list":         "yes    yes       yes      yes       -        -",
+    "alarm.list":              "yes    yes       yes      yes       -        -",
+    "alarm.acknowledge":       "-      -         -        yes       -        -",
 }  # fmt: skip
 
 _BODIES: dict[str, object] = {
@@ -82,6 +83,7 @@ _BODIES: dict[str, object] = {
     "grant.narrow": {"expires_at": "2099-01-01T00:00:00Z", "reason": "x"},
     "scope.validate": {"scope": {}},
     "enrollment-token.issue": {},
+    "certificate.renew": {"csr": "x"},
     "certificate.revoke": {"reason": "x"},
     "certificate.revoke-many": {"key_digest": "0" * 64, "reason": "x"},
     "operator.register": {"kind": "person", "roles": ["auditor"]},
@@ -122,6 +124,33 @@ def test_the_matrix(place: House) -> None:
             assert answer.status_code < 500, (row.name, role, answer.text)
             if (answer.status_code != 403) is not expected:
                 wrong.append((row.name, role, answer.status_code))
+    assert wrong == []
+
+
+def test_a_peer_may_what_the_matrix_says_and_only_with_what_is_its_own(place: House) -> None:
+    ids = _objects(place)
+    mine, theirs = (place.grant(place.peer(name)["id"]) for name in ("Mine", "Theirs"))
+    certificate, other = place.holder(mine["id"]), place.holder(theirs["id"])
+    own = ids | {"grant_id": mine["id"], "serial": serial_of(certificate)}
+    foreign = ids | {"grant_id": theirs["id"], "serial": serial_of(other)}
+    wrong = []
+    for row in OPERATIONS:
+        said = MATRIX[row.name]
+        if said in {TOKEN, PUBLIC}:
+            continue
+        for of, objects in (("own", own), ("foreign", foreign)):
+            answer = place.call(
+                row.name,
+                _BODIES.get(row.name, {"reason": "x"}) if row.body else None,
+                certificate=certificate,
+                query="dry_run=true" if row.rehearsable else "",
+                **{name: objects[name] for name in row.parameters},
+            )
+            assert answer.status_code < 500, (row.name, of, answer.text)
+            refused = answer.status_code if answer.status_code in {403, 404} else None
+            hidden = 404 if row.parameters and of == "foreign" else None
+            if refused != (403 if said.split()[-1] == "-" else hidden):
+                wrong.append((row.name, of, answer.status_code))
     assert wrong == []
 
 

@@ -512,6 +512,12 @@ class World:
         facts = certificates.revoke(self.again(grant), [serial], why, "a detail", REASON)
         return self.record(Grant, grant.id, facts, by=self.admin)
 
+    def standing(self, grant: Grant, digest: str, at: datetime) -> str | None:
+        """How the grant's only certificate stands when somebody presents bytes of this SHA-256."""
+        now, peer = self._of(grant)
+        [issuance] = now.issuances.values()
+        return certificates.standing_of(now, peer, issuance.serial, digest, at)
+
     def revocation(self, grant: Grant, serial: str) -> grant_state.Revocation | None:
         now, peer = self._of(grant)
         found = now.issuance_of(serial)

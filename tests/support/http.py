@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -9,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509 import load_der_x509_csr
+from cryptography.x509 import load_der_x509_csr, load_pem_x509_certificate
 from falcon.testing import Result, TestClient
 
 from api import init, wiring
+from api.client_certificates import believing
 from api.operations import BY_NAME
 from api.settings import Settings
 from support import csrs
@@ -53,10 +55,12 @@ class House:
     seconds: Seconds
     admin: str
     approver: str
+    dsn: str
     client: TestClient = field(init=False)
 
     def __post_init__(self) -> None:
-        self.client = TestClient(self.parts.app)
+        # As the server does it, with everybody in the proxy's place (`certificate` of `call`).
+        self.client = TestClient(believing(self.parts.app, "127.0.0.1", "client-cert"))
 
     def call(
         self,
@@ -64,15 +68,18 @@ class House:
         body: object = None,
         *,
         token: str | None = None,
+        certificate: str | None = None,
         query: str = "",
         headers: Mapping[str, str] | None = None,
         **path: object,
     ) -> Result:
-        """Do an operation of the table by its name."""
+        """Do an operation of the table by its name. `certificate`: presented to the proxy, PEM."""
         row = BY_NAME[name]
         sent = {"Content-Type": "application/json"} if body is not None else {}
         if token is not None:
             sent["Authorization"] = f"Bearer {token}"
+        if certificate is not None:
+            sent["Client-Cert"] = handed_on(certificate)
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         answer = self.client.simulate_request(
             row.method,
@@ -80,13 +87,16 @@ class House:
             body=raw if body is not None else b"",
             headers={**sent, **(headers or {})},
             query_string=query,
+            remote_addr="127.0.0.1",
         )
         conforms(row, answer)
         return answer
 
     def ok(self, name: str, body: object = None, *, token: str | None = None, **more: Any) -> Any:
         """Do an operation that must succeed, as the admin if nobody else is named; its JSON."""
-        answer = self.call(name, body, token=token or self.admin, **more)
+        if "certificate" not in more:
+            token = token or self.admin
+        answer = self.call(name, body, token=token, **more)
         assert answer.status_code < 300, (answer.status_code, answer.text)
         return answer.json if answer.content else None
 
@@ -123,6 +133,12 @@ class House:
     def enroll(self, token: str, csr: str) -> Result:
         return self.call("enrollment.redeem", {"token": token, "csr": csr})
 
+    def holder(self, grant_id: str) -> str:
+        """Enroll for a grant; the certificate as PEM."""
+        answer = self.enroll(self.token(grant_id), csr())
+        assert answer.status_code == 200, answer.text
+        return str(answer.json["certificate"])
+
     def close(self) -> None:
         self.parts.close()
 
@@ -133,11 +149,23 @@ def csr(name: str | None = None) -> str:
     return load_der_x509_csr(made).public_bytes(Encoding.PEM).decode()
 
 
+def handed_on(certificate: str) -> str:
+    """A PEM certificate as a proxy hands it on (RFC 9440 §2.2)."""
+    der = load_pem_x509_certificate(certificate.encode()).public_bytes(Encoding.DER)
+    return f":{b64encode(der).decode()}:"
+
+
+def serial_of(certificate: str) -> str:
+    """The serial in a PEM certificate, as the ledger writes it."""
+    return f"{load_pem_x509_certificate(certificate.encode()).serial_number:032x}"
+
+
 def house(database: Database, home: Path, **settings: Any) -> House:
     """Initialise the database and put the parts together, as `init` and `serve` do."""
     clock, seconds = Clock(), Seconds()
     init.furnish(database.service_dsn, home, ORIGIN, clock)
-    chosen = Settings(home=home, threads=4, **settings)
+    proxy = {"behind_proxy": True, "client_certificates": "client-cert"}
+    chosen = Settings(home=home, threads=4, **proxy | settings)
     parts = wiring.compose(database.service_dsn, chosen, clock=clock, seconds=seconds)
     admin, approver = ((home / f"{role}.token").read_text().strip() for role in init.ROLES)
-    return House(parts, home, clock, seconds, admin, approver)
+    return House(parts, home, clock, seconds, admin, approver, database.service_dsn)

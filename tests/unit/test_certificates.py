@@ -53,6 +53,45 @@ def topics(outcome: Closed | AlreadyClosed | CloneSuspected) -> list[str]:
     return [fact.TOPIC for fact in outcome.facts]
 
 
+# ---- presented by its holder ------------------------------------------------------------------
+
+
+def standing(world: World, grant: Grant, digest: str | None = None, **later: float) -> str | None:
+    issued = only(world.again(grant)).certificate_sha256 or ""
+    at = world.now + timedelta(**later)
+    return world.standing(grant, issued if digest is None else digest, at)
+
+
+def test_a_certificate_is_good_between_its_ends(world: World, grant: Grant) -> None:
+    assert standing(world, grant) == "good"
+    life = only(grant).not_after - world.now
+    assert standing(world, grant, seconds=life.total_seconds()) == "good"
+    assert standing(world, grant, seconds=life.total_seconds() + 1) is None
+    assert standing(world, grant, seconds=-61) is None
+
+
+def test_other_bytes_than_were_issued_are_not_known(world: World, grant: Grant) -> None:
+    assert standing(world, grant, "f" * 64) is None
+
+
+def test_what_was_authorized_and_never_issued_opens_nothing(world: World, peer: Peer) -> None:
+    grant = world.grant(peer)
+    redemption = world.redeem(grant, world.token(grant), "first")
+    assert standing(world, grant, "f" * 64) is None
+    assert standing(world, grant, "") is None
+    world.close(grant, issuance.abandon(world.again(grant), redemption.issuance_id, "hopeless"))
+    assert standing(world, grant, "f" * 64) is None
+
+
+def test_a_suspension_holds_and_a_revocation_ends(world: World, grant: Grant) -> None:
+    held = world.suspend(grant)
+    assert standing(world, held) == "on-hold"
+    resumed = world.resume(grant)
+    assert standing(world, resumed) == "good"
+    world.revoke_certificate(grant, only(grant).serial)
+    assert standing(world, grant) is None
+
+
 # ---- step 4: completing -----------------------------------------------------------------------
 
 

@@ -51,6 +51,7 @@ def test_a_row_holds_together(row: object) -> None:
         assert one.example or not one.body_needed
         if one.access == "operator":
             one.body.model_validate(one.example)
+    assert not one.peers or (one.access, one.command) == ("operator", False)
     for codes in problems_of(one).values():
         assert set(codes) <= PROBLEMS.keys()
 

@@ -46,6 +46,25 @@ def test_only_loopback_without_a_proxy(monkeypatch: pytest.MonkeyPatch, host: st
     assert settings.load().host == host
 
 
+@pytest.mark.parametrize("form", ["client-cert", "x-ssl-client-cert"])
+def test_certificates_are_taken_from_one_proxy_only(
+    monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    assert settings.load().client_certificates == "off"
+    monkeypatch.setenv("FEDLEDGER_CLIENT_CERTIFICATES", form)
+    with pytest.raises(settings.SettingsError, match="BEHIND_PROXY"):
+        settings.load()
+    monkeypatch.setenv("FEDLEDGER_BEHIND_PROXY", "true")
+    assert settings.load().client_certificates == form
+    for nobody in ("*", "proxy.example", ""):
+        monkeypatch.setenv("FEDLEDGER_TRUSTED_PROXY", nobody)
+        with pytest.raises(settings.SettingsError, match="TRUSTED_PROXY"):
+            settings.load()
+    monkeypatch.setenv("FEDLEDGER_CLIENT_CERTIFICATES", "any")
+    with pytest.raises(settings.SettingsError, match="CLIENT_CERTIFICATES"):
+        settings.load()
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
 def test_loopback(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     monkeypatch.setenv("FEDLEDGER_HOST", host)
