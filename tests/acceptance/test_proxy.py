@@ -2,17 +2,27 @@
 
 import itertools
 import shlex
+import ssl
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
 
+from api.cli.redeem import Files, prepare, store
+from api.handlers.views import pem
+from api.wiring import system_clock
+from migrations.embedded import Embedded
+from support.aged import LONG_AGO, issued_before
+from support.databases import bindir
 from support.installation import Installation, installation, running
 from support.pages import blocks
 from support.tls_proxy import ADDRESS, KINDS, PAGE, TlsProxy, client, tls_proxy
@@ -30,6 +40,7 @@ FORGERIES: tuple[dict[str, str], ...] = (
     {"X-Real-IP": "203.0.113.9", "True-Client-IP": "203.0.113.9", "Client-IP": "203.0.113.9"},
     {"Connection": "close, X-Forwarded-For", "X-Forwarded-For": "203.0.113.9"},
 )
+HEADER = {"haproxy": "Client-Cert", "nginx": "X-SSL-Client-Cert"}
 _numbers = itertools.count(1)
 
 
@@ -51,11 +62,32 @@ def place() -> Iterator[Installation]:
             yield made
 
 
+@pytest.fixture(scope="module")
+def roots(place: Installation) -> str:
+    """What clients' chains end in, by the page's own command."""
+    (export,) = [text for _, text in blocks(PAGE, "sh") if "cert roots" in text]
+    (command,) = [line for line in export.splitlines() if "cert roots" in line]
+    program, *arguments = shlex.split(command.partition(">")[0])
+    assert program == "fedledger"
+    return place.run(*arguments).out
+
+
+def behind(place: Installation, kind: str) -> Installation:
+    """Another service on the same home, which reads that proxy's header."""
+    service = place.neighbour()
+    service.extra = place.extra | {"FEDLEDGER_CLIENT_CERTIFICATES": HEADER[kind].lower()}
+    return service
+
+
 @pytest.fixture(scope="module", params=KINDS)
 def proxy(
-    request: pytest.FixtureRequest, place: Installation, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    place: Installation,
+    roots: str,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[TlsProxy]:
-    with tls_proxy(request.param, tmp_path_factory.mktemp("proxy"), place.port) as made:
+    service, folder = behind(place, request.param), tmp_path_factory.mktemp("proxy")
+    with running(service, "serve"), tls_proxy(request.param, folder, service.port, roots) as made:
         yield made
 
 
@@ -159,6 +191,118 @@ def test_past_the_proxy_the_header_is_not_believed(place: Installation) -> None:
         assert last_denied(place) == real
 
 
+# ---- peers with their certificates ----------------------------------------------------------
+
+
+@dataclass
+class Peer:
+    """A peer's machine: its files of one certificate in the last third of its life."""
+
+    grant_id: str
+    serial: str
+    files: Files
+
+    @property
+    def presents(self) -> tuple[Path, Path]:
+        return self.files.chain, self.files.key
+
+
+def peer_with_an_old_certificate(
+    place: Installation, proxy: TlsProxy, folder: Path, name: str
+) -> Peer:
+    with proxy.client(somebody(), place.admin) as admin:
+
+        def made(path: str, body: dict[str, Any]) -> Any:
+            answer = admin.post(path, json=body)
+            assert answer.is_success, answer.text
+            return answer.json()
+
+        peer = made("/v1/peers", {"name": name, "base_url": "https://d.example"})
+        made(f"/v1/peers/{peer['id']}/activate", {"verification": "phoned"})
+        scope = {"resources": ["tasks"], "max_rows_per_query": 10}
+        now = system_clock()
+        grant = made("/v1/grants", {
+            "peer_id": peer["id"], "subject_user_id": "user-1", "scope": scope,
+            "not_before": (now - LONG_AGO).isoformat(),
+            "expires_at": (now + timedelta(days=9)).isoformat(),
+        })  # fmt: skip
+        token = made(f"/v1/grants/{grant['id']}/enrollment-tokens", {})["token"]
+    files = Files(folder / name)
+    request = prepare(files)
+    with Embedded(place.home, bindir=bindir()) as postgres:
+        issued = issued_before(postgres.service_dsn, place.home, token, request)
+    store(files, pem(issued.certificate), "".join(map(pem, (issued.certificate, *issued.chain))))
+    return Peer(grant["id"], issued.serial, files)
+
+
+def handed_on(kind: str, certificate: Path) -> str:
+    """A certificate as the proxy of that kind would hand it on: what a forger would send."""
+    text = certificate.read_text()
+    if kind == "nginx":
+        return quote(text, safe="")
+    return f":{b64encode(ssl.PEM_cert_to_DER_cert(text)).decode()}:"
+
+
+def grants_shown(caller: httpx.Client, **headers: str) -> tuple[int, list[str]]:
+    answer = caller.get("/v1/grants", headers=headers)
+    return answer.status_code, [one["id"] for one in answer.json().get("items", ())]
+
+
+def test_a_peer_renews_through_it(place: Installation, proxy: TlsProxy, tmp_path: Path) -> None:
+    peer = peer_with_an_old_certificate(place, proxy, tmp_path, f"Renews by {proxy.kind}")
+    (page,) = [text for _, text in blocks(PAGE, "sh") if "cert renew" in text]
+    program, *arguments = shlex.split(page)
+    assert program == "fedledger"
+    new = Files(tmp_path / "new")
+    told = {"https://ledger.example.org": proxy.url, "old/chain.pem": str(peer.files.chain),
+            "old/client.key": str(peer.files.key), "new": str(new.directory)}  # fmt: skip
+    renew = [told.get(word, word) for word in arguments]
+    first = place.ok(*renew, **through(proxy))
+    assert first["grant_id"] == peer.grant_id
+    assert first["serial"] != peer.serial
+    key = new.key.read_bytes()
+    assert key != peer.files.key.read_bytes()
+    # It is finished, and says so; what a crash left unfinished goes on where it was.
+    assert place.run(*renew, **through(proxy)).code == 1
+    new.certificate.unlink()
+    new.chain.unlink()
+    assert place.ok(*renew, **through(proxy))["serial"] == first["serial"]
+    assert new.key.read_bytes() == key
+    with proxy.client(somebody(), presents=(new.chain, new.key)) as caller:
+        assert grants_shown(caller) == (200, [peer.grant_id])
+        assert place.ok("cert", "revoke", first["serial"], "--reason", "lost")["revoked_at"]
+        assert grants_shown(caller) == (401, [])
+    # The predecessor works on to its own end, and is renewed once only.
+    with proxy.client(somebody(), presents=peer.presents) as caller:
+        assert grants_shown(caller) == (200, [peer.grant_id])
+    early = [str(tmp_path / "third") if word == str(new.directory) else word for word in renew]
+    assert place.run(*early, **through(proxy)).code == 4
+    assert place.ok("grant", "show", peer.grant_id)["status"] == "suspended"
+
+
+def test_a_forged_certificate_is_dropped(
+    place: Installation, proxy: TlsProxy, tmp_path: Path
+) -> None:
+    mine, theirs = (
+        peer_with_an_old_certificate(place, proxy, tmp_path, f"{name} by {proxy.kind}")
+        for name in ("Mine", "Theirs")
+    )
+    forged = {name: handed_on(kind, theirs.files.certificate) for kind, name in HEADER.items()}
+    forged |= {name.replace("-", "_"): text for name, text in forged.items()}
+    with proxy.client(somebody()) as caller:
+        assert grants_shown(caller, **forged) == (401, [])
+    with proxy.client(somebody(), presents=mine.presents) as caller:
+        assert grants_shown(caller, **forged) == (200, [mine.grant_id])
+        assert grants_shown(caller) == (200, [mine.grant_id])
+    with proxy.client(somebody(), place.admin, presents=mine.presents) as caller:
+        assert grants_shown(caller) == (401, [])  # which of the two was meant?
+    # Past the proxy nobody is believed, but who comes from its address.
+    with client(f"http://127.0.0.1:{proxy.upstream}", somebody()) as caller:
+        assert grants_shown(caller, **forged) == (401, [])
+    with client(f"http://127.0.0.1:{proxy.upstream}", "127.0.0.1") as caller:
+        assert grants_shown(caller, **forged) == (200, [theirs.grant_id])
+
+
 # ---- limits ---------------------------------------------------------------------------------
 
 
@@ -252,11 +396,11 @@ class Caller:
 
 
 def test_the_service_ends_behind_it_without_a_broken_answer(
-    place: Installation, proxy: TlsProxy, tmp_path: Path
+    place: Installation, proxy: TlsProxy, roots: str, tmp_path: Path
 ) -> None:
     ending = place.neighbour()
     stop = threading.Event()
-    with running(ending) as service, tls_proxy(proxy.kind, tmp_path, ending.port) as front:
+    with running(ending) as service, tls_proxy(proxy.kind, tmp_path, ending.port, roots) as front:
         callers = [Caller(front, place.admin, stop) for _ in range(4)]
         try:
             wait_until(lambda: all(len(one.statuses) > 5 for one in callers), "they call")

@@ -39,10 +39,14 @@ KINDS = ("nginx", "haproxy")
 
 @dataclass(frozen=True)
 class TlsProxy:
-    """A running proxy; `authority` is the PEM file that makes its certificate believed."""
+    """A running proxy; `authority` is the PEM file that makes its certificate believed.
+
+    upstream: the port of the service behind it.
+    """
 
     kind: str
     port: int
+    upstream: int
     authority: Path
     log: Path
 
@@ -50,9 +54,17 @@ class TlsProxy:
     def url(self) -> str:
         return f"https://{ADDRESS}:{self.port}"
 
-    def client(self, source: str, token: Path | None = None) -> httpx.Client:
-        """An HTTPS client that calls from the loopback address `source`."""
-        return client(self.url, source, token, ssl.create_default_context(cafile=self.authority))
+    def client(
+        self, source: str, token: Path | None = None, presents: tuple[Path, Path] | None = None
+    ) -> httpx.Client:
+        """An HTTPS client that calls from the loopback address `source`.
+
+        `presents`: files of a client certificate with its chain, and of its key.
+        """
+        context = ssl.create_default_context(cafile=self.authority)
+        if presents:
+            context.load_cert_chain(*presents)
+        return client(self.url, source, token, context)
 
     def connect(self, source: str) -> ssl.SSLSocket:
         """A bare TLS connection from the loopback address `source`."""
@@ -75,10 +87,14 @@ def client(
 
 
 @contextmanager
-def tls_proxy(kind: str, folder: Path, upstream: int) -> Iterator[TlsProxy]:
-    """The page's proxy of that kind in front of this machine's port `upstream`; gone afterwards."""
-    proxy = TlsProxy(kind, free_port(), folder / "authority.pem", folder / "proxy.log")
+def tls_proxy(kind: str, folder: Path, upstream: int, roots: str) -> Iterator[TlsProxy]:
+    """The page's proxy of that kind in front of this machine's port `upstream`; gone afterwards.
+
+    `roots`: PEM of what client certificates end in.
+    """
+    proxy = TlsProxy(kind, free_port(), upstream, folder / "authority.pem", folder / "proxy.log")
     certificate, key = _certificate(folder)
+    (folder / "roots.pem").write_text(roots)
     configuration = folder / "proxy.conf"
     configuration.write_text(_configuration(kind, folder, proxy.port, upstream, certificate, key))
     with proxy.log.open("wb") as output:
@@ -118,6 +134,7 @@ def _configuration(
     """The page's block with this machine's ports and files, in as little around it as will do."""
     ((_, text),) = blocks(PAGE, kind)
     text = _replaced(text, "127.0.0.1:8440", f"127.0.0.1:{upstream}")
+    text = _replaced(text, "/etc/ssl/fedledger-roots.pem", str(folder / "roots.pem"))
     if kind == "haproxy":
         text = _replaced(text, "bind :443", f"bind {ADDRESS}:{port}")
         both = folder / "both.pem"
