@@ -139,8 +139,7 @@ class Packed(NamedTuple):
     rows: Mapping[InlineProjection, Sequence[tuple[bytes, ...]]]
 
 
-@dataclass(frozen=True, slots=True)
-class Append:
+class Append(NamedTuple):
     """One append, ready: `digests` are the bodies' SHA-256 in hex; `packed`, what is stored.
 
     `writes`: its streams, claims and call, of which two appends in one batch may share none.
@@ -173,20 +172,16 @@ def prepare(
     Raises:
         InvalidError: a value that no database text can hold, or a key that is too long.
     """
-    for claim in claims:
-        _check_texts(claim.kind, claim.key)
-    if idempotency is not None:
-        _check_texts(*idempotency.name, idempotency.body_sha256)
     packed = Packed(
         [
             (_uuid(event.stream_id), _int8(event.version), _text(event.topic), _bytea(event.body))
             for event in events
         ],
         [
-            (_text(claim.kind), _text(claim.key), _uuid(events[claim.event].stream_id))
+            (_key(claim.kind), _key(claim.key), _uuid(events[claim.event].stream_id))
             for claim in claims
         ],
-        [(*map(_text, idempotency.name), _text(idempotency.body_sha256))] if idempotency else [],
+        [(*map(_key, idempotency.name), _key(idempotency.body_sha256))] if idempotency else [],
         {table: [_packed_row(table, row) for row in some] for table, some in rows.items() if some},
     )
     digests = [sha256(event.body).hexdigest() for event in events]
@@ -203,14 +198,14 @@ def prepare(
 _uuid, _int8, _text, _bytea = UUIDS.item, INT8.item, TEXT.item, BYTEA.item
 
 
-def _check_texts(*texts: str) -> None:
-    for text in texts:
-        if "\x00" in text or len(text) > MAX_KEY:
-            raise InvalidError("a text holds a NUL or is too long")
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise InvalidError("a text is not Unicode") from None
+def _key(text: str) -> bytes:
+    """The item of a text that stands in a unique index."""
+    if "\x00" in text or len(text) > MAX_KEY:
+        raise InvalidError("a text holds a NUL or is too long")
+    try:
+        return _text(text)
+    except UnicodeEncodeError:
+        raise InvalidError("a text is not Unicode") from None
 
 
 def _packed_row(table: InlineProjection, row: tuple[object, ...]) -> tuple[bytes, ...]:

@@ -6,12 +6,13 @@ It decides nothing: whom a failure concerns and what to do next is the writer's 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, NoReturn
 
 import psycopg
 from psycopg import sql
-from psycopg.errors import Diagnostic, UniqueViolation
-from psycopg.types.string import BytesBinaryDumper
+from psycopg.adapt import Transformer
+from psycopg.errors import Diagnostic, UniqueViolation, error_from_result
+from psycopg.pq import ExecStatus, Format
 
 from ledger import packing
 from ledger.appends import (
@@ -46,13 +47,8 @@ _CLAIMS: Final = """SELECT c.kind, c.key, c.stream_id
     JOIN ledger_claims c ON c.kind = u.kind AND c.key = u.key ORDER BY u.number LIMIT 1"""
 
 
-class _Packed(BytesBinaryDumper):
-    """Bytes are the binary form of whatever type the statement says stands there.
-
-    Dumping lists item by item costs as much as all else this process does for an append.
-    """
-
-    oid = 0
+_PREPARED: Final = 256
+"""How many statements a session keeps prepared; beyond, it begins anew. Each holds memory there."""
 
 
 class ConnectionLostError(Exception):
@@ -113,8 +109,7 @@ class WriterConnection:
         self._connection = psycopg.connect(
             conninfo(dsn), autocommit=True, cursor_factory=psycopg.RawCursor
         )
-        self._connection.prepared_max = 256
-        self._connection.adapters.register_dumper(bytes, _Packed)
+        self._prepared: dict[bytes, bytes] = {}  # the texts' names in the session
         self._connection.add_notice_handler(self._notice)
         try:
             self._connection.execute(_SESSION, prepare=False)
@@ -137,8 +132,44 @@ class WriterConnection:
         """
         values = {**planned.values, **self._fixed}
         text, names = planned.statement
-        (row,) = self._run(text, [values[name] for name in names]).fetchall()
-        return Answer(row[0], row[1], row[2] or ())
+        result = self._executed(text, [values[name] for name in names])
+        if (size := result.get_value(0, 0)) is not None:
+            return Answer(int.from_bytes(size), True, ())
+        read = Transformer(self._connection)
+        read.set_pgresult(result)
+        (_, clock_good, moved, _) = read.load_rows(0, 1, tuple)[0]
+        return Answer(None, clock_good, moved)
+
+    def _executed(self, text: bytes, values: Sequence[bytes]) -> psycopg.pq.abc.PGresult:
+        """Execute a prepared statement in one call of libpq, which waits outside the interpreter.
+
+        psycopg's own way leaves and enters it step by step, and among many threads it takes long each
+        time until it is our turn again: all that time nothing is committed.
+        """
+        self._warned = False
+        server = self._connection.pgconn
+        try:
+            name = self._prepared.get(text) or self._prepare(text)
+            result = server.exec_prepared(
+                name, values, [Format.BINARY] * len(values), Format.BINARY
+            )
+        except psycopg.Error as error:
+            self._fail(error)
+        if result.status != ExecStatus.TUPLES_OK:
+            self._fail(error_from_result(result))
+        self._check_standby()
+        return result
+
+    def _prepare(self, text: bytes) -> bytes:
+        if len(self._prepared) >= _PREPARED:
+            self._run(b"DEALLOCATE ALL", None)
+            self._prepared.clear()
+        name = b"append_%d" % len(self._prepared)
+        result = self._connection.pgconn.prepare(name, text)
+        if result.status != ExecStatus.COMMAND_OK:
+            raise error_from_result(result)
+        self._prepared[text] = name
+        return name
 
     def head(self, anchor: int, lock: Sequence[str] | None) -> HeadRow | None:
         """Read the head row and the leaf at `anchor`.
@@ -212,14 +243,20 @@ class WriterConnection:
         self._warned = False
         cursor = self._plain if values is None else self._binary
         try:
-            cursor.execute(text, values, prepare=values is not None)
+            cursor.execute(text, values, prepare=False)
         except (psycopg.Error, ValueError, TypeError, OverflowError) as error:
-            if self._connection.closed:
-                raise ConnectionLostError from error
-            raise StatementError(error) from error
+            self._fail(error)
+        self._check_standby()
+        return cursor
+
+    def _fail(self, error: Exception) -> NoReturn:
+        if self._connection.closed:
+            raise ConnectionLostError from error
+        raise StatementError(error) from error
+
+    def _check_standby(self) -> None:
         if self._warned:
             raise UnavailableError("a standby was not waited for", code="commit-outcome-unknown")
-        return cursor
 
     def _notice(self, notice: Diagnostic) -> None:
         # "canceling wait for synchronous replication due to user request" is a plain warning.

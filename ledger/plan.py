@@ -52,8 +52,7 @@ class Written(NamedTuple):
     recorded_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """One execution of the statement: what it is given and what is true if it commits."""
 
     statement: Statement
