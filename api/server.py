@@ -29,6 +29,9 @@ LINGER_SECONDS: Final = 0.5
 _MAX_BODY: Final = (
     1024 * 1024
 )  # beyond the application's own 256 KiB, which gives a problem document
+# Bytes written and not yet sent; beyond them whoever writes a stream waits for whoever reads it. With
+# waitress's own 16 MiB each thread's heap kept some ten MiB of the first export that came by it.
+_UNSENT: Final = 256 * 1024
 _IDLE_SECONDS: Final = 20
 _CONNECTIONS: Final = 1000
 
@@ -132,6 +135,7 @@ def _adjustments(settings: Settings) -> dict[str, object]:
         "cleanup_interval": 5,
         "max_request_body_size": _MAX_BODY,
         "max_request_header_size": 32 * 1024,
+        "outbuf_high_watermark": _UNSENT,
         "ident": None,
         "clear_untrusted_proxy_headers": True,
     }

@@ -55,6 +55,7 @@ def test_a_list_is_a_timeline(place: Installation) -> None:
 
 
 def test_an_export_and_its_check(place: Installation, tmp_path: Path) -> None:
+    register(place, "Exported")
     for kind in ("jsonl", "csv"):
         out = tmp_path / f"all.{kind}"
         told = place.ok("audit", "export", "--format", kind, "--out", str(out))
