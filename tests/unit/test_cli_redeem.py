@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
-from api.cli import redeem
+from api.cli import redeem, run
 from api.cli.exits import CommandError
 
 OID = "1.3.6.1.4.1.99999.1"
@@ -112,6 +112,50 @@ def test_a_link_put_in_the_way_is_not_followed(files: redeem.Files, tmp_path: Pa
         redeem.prepare(files)
     assert caught.value.exit == 2
     assert not (tmp_path / "elsewhere").exists()
+
+
+# ---- renewal: the same files, with a certificate presented in place of a token ----------------
+
+
+def renewing(url: str, certificate: Path, key: Path, out: Path) -> int:
+    return run(
+        ["cert", "renew", "--url", url, "--cert", str(certificate), "--key", str(key),
+         "--out", str(out)]
+    )  # fmt: skip
+
+
+def test_what_cannot_be_presented_makes_no_new_key(
+    files: redeem.Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    redeem.prepare(files)
+    pem = certificate_for(key_of(files).public_key())
+    redeem.store(files, pem, pem)
+    foreign = redeem.Files(tmp_path / "foreign")
+    redeem.prepare(foreign)
+    out = tmp_path / "new"
+    proxy = "https://127.0.0.1:1"
+    assert renewing("http://127.0.0.1:1", files.chain, files.key, out) == 2
+    assert "over https only" in capsys.readouterr().err
+    assert renewing(proxy, files.chain, foreign.key, out) == 2
+    assert "cannot be presented" in capsys.readouterr().err
+    assert renewing(proxy, files.request, files.key, out) == 2
+    assert "holds no certificate" in capsys.readouterr().err
+    assert renewing(proxy, tmp_path / "nothing", files.key, out) == 2
+    assert not out.exists()
+
+
+def test_without_an_answer_key_and_request_are_kept(files: redeem.Files, tmp_path: Path) -> None:
+    redeem.prepare(files)
+    pem = certificate_for(key_of(files).public_key())
+    redeem.store(files, pem, pem)
+    new = redeem.Files(tmp_path / "new")
+    kept = []
+    for _ in range(2):
+        assert renewing("https://127.0.0.1:1", files.chain, files.key, new.directory) == 7
+        kept.append((new.key.read_bytes(), new.request.read_bytes()))
+    assert kept[0] == kept[1]
+    assert stat.S_IMODE(new.key.stat().st_mode) == 0o600
+    assert not new.certificate.exists()
 
 
 @pytest.mark.parametrize("text", ["g", "x" * 127, "x" * 200])
