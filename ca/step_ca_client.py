@@ -4,14 +4,14 @@ It asks and reads answers; what they mean is the business of `ca/step_ca.py`. No
 second time here, and no status is an error: an answer is an answer.
 """
 
+import http.client
 import ssl
-import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, Final
+from urllib.parse import urlsplit
 
-import httpx
 import orjson
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -20,16 +20,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from ca.authority import AuthorityUnavailable
 from ca.csr import PARSER_ERRORS
+from ca.https import FAILURES, Connections, OutOfBoundsError, send
 
-MAX_ANSWER_BYTES: Final = 1024 * 1024
-"""More than this is not read. A certificate takes 2 KiB, a page of provisioners some hundred."""
-
-_LIMITS: Final = httpx.Limits(
-    max_connections=64,
-    max_keepalive_connections=32,
-    # A connection that the server has closed meanwhile costs a try.
-    keepalive_expiry=20.0,
-)
 _LONGEST_MESSAGE: Final = 500
 _ENCODING_DER: Final = 2  # `_ssl.ENCODING_DER`
 
@@ -75,7 +67,7 @@ class StepCaClient:
         """
         self.url = checked_url(url)
         pem = root.public_bytes(Encoding.PEM).decode()
-        self._http = _http(self.url, ssl.create_default_context(cadata=pem))
+        self._connections = Connections(self.url, ssl.create_default_context(cadata=pem))
 
     def call(
         self,
@@ -94,12 +86,16 @@ class StepCaClient:
             AuthorityUnavailable: no answer, or none within the limits. What was asked for may have
                 been done all the same.
         """
-        headers = {} if request_id is None else {"X-Request-Id": request_id}
-        return _sent(self._http, method, path, timeout, document=document, headers=headers)
+        headers = {"Content-Type": "application/json"}
+        if request_id is not None:
+            headers["X-Request-Id"] = request_id
+        content = None if document is None else orjson.dumps(document)
+        with _explained(self.url), self._connections.one(timeout) as connection:
+            return Answer(*send(connection, method, path, content, headers, timeout=timeout))
 
     def close(self) -> None:
-        """Close what is open; calls after this fail."""
-        self._http.close()
+        """Close what is open."""
+        self._connections.close()
 
 
 def checked_url(url: str) -> str:
@@ -109,11 +105,12 @@ def checked_url(url: str) -> str:
         ValueError: it is not https, or has a path, a query or a user.
     """
     try:
-        parsed = httpx.URL(url)
-    except httpx.InvalidURL as error:
+        parsed = urlsplit(url)
+        port = parsed.port
+    except ValueError as error:
         raise ValueError("not a URL") from error
-    more = parsed.path.strip("/") or parsed.query or parsed.fragment or parsed.userinfo
-    if parsed.scheme != "https" or not parsed.host or more:
+    more = parsed.path.strip("/") or parsed.query or parsed.fragment or "@" in parsed.netloc
+    if parsed.scheme != "https" or not parsed.hostname or port == 0 or more:
         raise ValueError("the URL of a step-ca is https://name:port and nothing more")
     return url.rstrip("/")
 
@@ -132,8 +129,9 @@ def fetch_root(url: str, fingerprint: str, *, timeout: float) -> x509.Certificat
     # Whoever answers, only a certificate with this digest is taken for the root.
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    with _http(checked_url(url), context) as client:
-        answer = _sent(client, "GET", f"/root/{wanted}", timeout)
+    with _passing(url, context, timeout) as connection:
+        path = f"/root/{wanted}"
+        answer = Answer(*send(connection, "GET", path, None, {}, timeout=timeout))
     try:
         root = x509.load_pem_x509_certificate(str(answer.document.get("ca")).encode())
     except PARSER_ERRORS:
@@ -154,12 +152,9 @@ def fetch_issuing(url: str, root: x509.Certificate, *, timeout: float) -> x509.C
         LookupError: it does not show what is between itself and `root`.
     """
     pem = root.public_bytes(Encoding.PEM).decode()
-    with _http(checked_url(url), ssl.create_default_context(cadata=pem)) as client:
-        try:
-            with client.stream("GET", "/health", timeout=timeout) as response:
-                chain = _shown_chain(response.extensions["network_stream"])
-        except httpx.HTTPError as error:
-            raise _unavailable(url, error) from error
+    with _passing(url, ssl.create_default_context(cadata=pem), timeout) as connection:
+        connection.connect()
+        chain = _shown_chain(connection.sock)
     for der in chain[1:]:
         try:
             issuing = x509.load_der_x509_certificate(der)
@@ -171,55 +166,34 @@ def fetch_issuing(url: str, root: x509.Certificate, *, timeout: float) -> x509.C
     raise LookupError(f"{url} does not show the certificate between its own and the root")
 
 
-def _http(url: str, context: ssl.SSLContext) -> httpx.Client:
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # No proxy and no certificates of the environment: this leads to one server and nowhere else.
-    return httpx.Client(
-        base_url=url,
-        verify=context,
-        limits=_LIMITS,
-        trust_env=False,
-        follow_redirects=False,
-        headers={"Accept-Encoding": "identity"},  # so that the bound on size is one on memory
-    )
+@contextmanager
+def _passing(
+    url: str, context: ssl.SSLContext, timeout: float
+) -> Iterator[http.client.HTTPSConnection]:
+    """A connection for one question, closed after it."""
+    with (
+        closing(Connections(checked_url(url), context)) as connections,
+        _explained(url),
+        connections.one(timeout) as connection,
+    ):
+        yield connection
 
 
-def _sent(
-    client: httpx.Client,
-    method: str,
-    path: str,
-    timeout: float,
-    *,
-    document: Mapping[str, object] | None = None,
-    headers: Mapping[str, str] = MappingProxyType({}),
-) -> Answer:
-    end = time.monotonic() + timeout
-    content = None if document is None else orjson.dumps(document)
-    typed = {"Content-Type": "application/json", **headers}
-    body = bytearray()
+@contextmanager
+def _explained(url: str) -> Iterator[None]:
+    """Whatever goes wrong on the way to `url` and back is an AuthorityUnavailable."""
     try:
-        with client.stream(
-            method, path, content=content, headers=typed, timeout=timeout
-        ) as response:
-            for chunk in response.iter_raw():
-                body += chunk
-                # The time limit of the library is for each wait: an answer that drips has no end.
-                if len(body) > MAX_ANSWER_BYTES or time.monotonic() > end:
-                    raise AuthorityUnavailable(f"{client.base_url}: the answer is out of bounds")
-            return Answer(response.status_code, response.headers, bytes(body))
-    except httpx.HTTPError as error:
-        raise _unavailable(str(client.base_url), error) from error
-
-
-def _unavailable(url: str, error: httpx.HTTPError) -> AuthorityUnavailable:
-    if isinstance(error, httpx.TimeoutException):
-        return AuthorityUnavailable(f"{url} does not answer in time")
-    return AuthorityUnavailable(f"{url}: {str(error) or type(error).__name__}")
+        yield
+    except OutOfBoundsError:
+        raise AuthorityUnavailable(f"{url}: the answer is out of bounds") from None
+    except TimeoutError as error:
+        raise AuthorityUnavailable(f"{url} does not answer in time") from error
+    except FAILURES as error:
+        raise AuthorityUnavailable(f"{url}: {str(error) or type(error).__name__}") from error
 
 
 def _shown_chain(stream: Any) -> list[bytes]:
     """The certificates (DER) that the server showed in the handshake, its own first."""
     # Public from Python 3.13 on; before, only the object underneath has it.
-    connection = stream.get_extra_info("ssl_object")
-    found = getattr(connection, "_sslobj", connection).get_unverified_chain() or ()
+    found = getattr(stream, "_sslobj", stream).get_unverified_chain() or ()
     return [one.public_bytes(_ENCODING_DER) for one in found]

@@ -13,9 +13,10 @@ import pytest
 from ca import jose
 from ca.authority import AuthorityFilesError, AuthorityRefused, AuthorityUnavailable
 from ca.hierarchy import new_root
+from ca.https import MAX_ANSWER_BYTES
 from ca.profile import SigningOrder, check_certificate, der_utf8
 from ca.step_ca import StepCaAuthority
-from ca.step_ca_client import MAX_ANSWER_BYTES, Answer, checked_url
+from ca.step_ca_client import Answer, checked_url
 from ca.step_ca_home import StepCaHome
 from support.authority_contract import StepCaContract
 from support.csrs import ec_key, order, request
