@@ -42,19 +42,20 @@ def free_folder(home: Path, number: int) -> tuple[int, Path]:
     return number, folder
 
 
+def ids(home: Path) -> set[str]:
+    """The authorities whose folders are in this home, whether or not they can be opened."""
+    return {str(_description(folder).get("id")) for folder in folders(home)}
+
+
 def open_one(folder: Path) -> Held:
     """Open the authority of one folder.
 
     Raises:
         AuthorityFilesError: it is not usable.
     """
-    try:
-        description = json.loads((folder / DESCRIPTION).read_text("utf-8"))
-    except (OSError, ValueError):
-        return LocalAuthority.open(folder)  # which says what is wrong with it
-    if isinstance(description, dict) and description.get("kind") == KIND:
+    if _description(folder).get("kind") == KIND:
         return StepCaAuthority.open(folder)
-    return LocalAuthority.open(folder)
+    return LocalAuthority.open(folder)  # which says what is wrong with it, if anything is
 
 
 def open_all(home: Path) -> dict[Path, Held]:
@@ -94,6 +95,15 @@ def objection(here: Mapping[Path, Held], load: Callable[[UUID], Authority | None
         "no authority of this home is one that this ledger adopted and still issues with: put its "
         "folder back, or copy it from the machine that ran fedledger ca rotate"
     )
+
+
+def _description(folder: Path) -> Mapping[str, object]:
+    """What the folder says it is; nothing, where that cannot be read."""
+    try:
+        description = json.loads((folder / DESCRIPTION).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return description if isinstance(description, dict) else {}
 
 
 def _number(folder: Path) -> tuple[int, str]:

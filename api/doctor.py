@@ -17,6 +17,7 @@ from cryptography import x509
 from psycopg.rows import tuple_row
 
 from api import host, list_checks, step_ca_checks, tables
+from api.authorities import ids
 from api.findings import Check, Status
 from api.last_seen import LastSeen
 from api.rotation import NEW_ROOT, ROOT_ENDS_SOON
@@ -198,6 +199,9 @@ def _authority(scene: _Scene) -> Check:
     if not live:
         return Check("authority", "fail", "none: no certificate can be issued", "Run `init`.")
     newest = live[-1]  # the one adopted last issues
+    if str(newest.id) not in ids(scene.settings.home):
+        detail = f"{newest.kind}, but its folder is not in {scene.settings.home}"
+        return Check("authority", "fail", f"{detail}: no certificate can be issued here", _PUT_BACK)
     left = newest.not_after - scene.clock()
     detail = f"{newest.kind}, ends {newest.not_after:%Y-%m-%d %H:%M:%S} UTC"
     root = x509.load_der_x509_certificate(newest.chain[-1]).not_valid_after_utc
@@ -287,6 +291,7 @@ def _seconds(span: timedelta) -> str:
 
 _NTP: Final = "Set the clocks of this machine and of the database right (NTP)."
 _ELSEWHERE: Final = "Make its certificates anew where the step-ca runs, then run `fedledger init --ca step-ca` again."
+_PUT_BACK: Final = "Put the folder back, from a backup or from the machine that has it."
 _TAMPERED: Final = "Stop writing, keep everything as it is, and compare with a backup."
 _CHECKS: Final[tuple[tuple[str, Callable[[_Scene], Check]], ...]] = (
     ("database", _database_check),

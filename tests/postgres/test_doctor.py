@@ -114,6 +114,13 @@ def test_clocks_that_differ(patient: Patient, seconds: int, found: str | None) -
     assert skewed.get("clock") == found
 
 
+def test_an_authority_whose_folder_is_gone(patient: Patient) -> None:
+    folder = patient.settings.home / "authority"
+    folder.rename(folder.with_name("elsewhere"))
+    assert patient.findings() == {"authority": "fail"}
+    assert "its folder is not in" in patient.examine()["authority"].detail
+
+
 def test_an_authority_near_its_end_and_past_it(patient: Patient) -> None:
     end = system_clock() + timedelta(days=3652)
     assert patient.findings(lambda: end - timedelta(days=7))["authority"] == "warn"
