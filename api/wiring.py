@@ -154,6 +154,7 @@ class Parts:
         self.denials.flush(everything=True)
         self.services.readings.flush(everything=True)
         self.services.issuance.rejections.flush(everything=True)
+        self.services.issuance.signers.close()
         self.reader.close()
         self.services.ledger.close()
 

@@ -88,3 +88,6 @@ class Authority(Protocol):
         Raises:
             AuthorityRefused, AuthorityUnavailable: as for `sign`.
         """
+
+    def close(self) -> None:
+        """Close the connections it keeps for the next call; it may still be asked."""

@@ -190,6 +190,9 @@ class LocalAuthority:
         """Answer `unsupported`: there is nobody to tell, the ledger itself is the record."""
         return RevocationAnswer.UNSUPPORTED
 
+    def close(self) -> None:
+        """Do nothing: nothing is open."""
+
 
 def _files(
     name: str,

@@ -34,6 +34,9 @@ class Signers(Protocol):
     def find(self, authority_id: UUID) -> Authority | None:
         """The authority of this id, None if its key is not here."""
 
+    def close(self) -> None:
+        """Close what the authorities keep open for the next call."""
+
 
 class Fixed:
     """Chosen once: the first gets new orders, the others finish theirs."""
@@ -46,6 +49,10 @@ class Fixed:
 
     def find(self, authority_id: UUID) -> Authority | None:
         return self._signers.get(authority_id)
+
+    def close(self) -> None:
+        for signer in self._signers.values():
+            signer.close()
 
 
 class Adopted:
@@ -81,8 +88,14 @@ class Adopted:
     def find(self, authority_id: UUID) -> Authority | None:
         if authority_id not in self._known:
             # Replaced whole: another thread may be reading it.
-            self._known = {UUID(signer.id): signer for signer in self._look()}
+            before, self._known = self._known, {UUID(one.id): one for one in self._look()}
+            for signer in before.values():
+                signer.close()
         return self._known.get(authority_id)
+
+    def close(self) -> None:
+        for signer in self._known.values():
+            signer.close()
 
     def _is_here(self, row: AuthorityRow) -> bool:
         signer = self.find(row.id)

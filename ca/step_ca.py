@@ -154,7 +154,7 @@ class StepCaAuthority:
         raise self._refused(answer)
 
     def close(self) -> None:
-        """Close its connections; calls after this fail."""
+        """Close the connections kept for the next call; it may still be asked."""
         self.client.close()
 
     def _asked(

@@ -94,7 +94,7 @@ class StepCaClient:
             return Answer(*send(connection, method, path, content, headers, timeout=timeout))
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close the connections kept for the next call; those of later calls are closed after them."""
         self._connections.close()
 
 

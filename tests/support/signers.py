@@ -42,6 +42,9 @@ class Fake:
     def chain(self) -> tuple[bytes, ...]:
         return self.real.chain()
 
+    def close(self) -> None:
+        self.real.close()
+
     def sign(self, order: SigningOrder, *, timeout: float) -> bytes:
         self.asked.append(order)
         return self.answer(self.real, order)
