@@ -13,7 +13,7 @@ import pytest
 from ca import jose
 from ca.authority import AuthorityFilesError, AuthorityRefused, AuthorityUnavailable
 from ca.hierarchy import new_root
-from ca.https import MAX_ANSWER_BYTES
+from ca.https import MAX_ANSWER_BYTES, _is_silent
 from ca.profile import SigningOrder, check_certificate, der_utf8
 from ca.step_ca import StepCaAuthority
 from ca.step_ca_client import Answer, checked_url
@@ -21,6 +21,7 @@ from ca.step_ca_home import StepCaHome
 from support.authority_contract import StepCaContract
 from support.csrs import ec_key, order, request
 from support.fake_step_ca import FakeStepCa, fake_step_ca
+from support.waiting import wait_until
 
 
 @pytest.fixture
@@ -82,6 +83,25 @@ def test_an_answer_that_passes_is_asked_for_again_with_a_fresh_token(
     with pytest.raises(AuthorityUnavailable, match=str(status)):
         authority.sign(asked(), timeout=5.0)
     assert not server.faults
+
+
+def test_a_connection_is_kept_and_used_again(
+    server: FakeStepCa, authority: StepCaAuthority
+) -> None:
+    for _ in range(3):
+        authority.sign(asked(), timeout=5.0)
+    assert server.connections == 1
+
+
+def test_one_that_the_server_closed_meanwhile_costs_no_try(
+    server: FakeStepCa, authority: StepCaAuthority
+) -> None:
+    server.faults.append("hangs up")
+    authority.sign(asked(), timeout=5.0)
+    ((_, kept),) = authority.client._connections._idle
+    wait_until(lambda: not _is_silent(kept), "the server has hung up")
+    authority.sign(asked(), timeout=5.0)
+    assert (server.connections, len(server.asked)) == (2, 2)
 
 
 def test_it_waits_between_tries_longer_each_time(

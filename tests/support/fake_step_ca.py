@@ -2,8 +2,8 @@
 
 It checks a token as the real one does and signs what the token says. `faults` is what becomes of
 the next requests, one each: a status to answer instead, `lost` (done, and the connection cut before
-the answer), `cut` (the same before anything is done), or a body to answer with. `sign` makes the
-certificate, and can make another one than it should.
+the answer), `hangs up` (cut after the answer, unannounced), `cut` (before anything is done), or a
+body to answer with. `sign` makes the certificate, and can make another one than it should.
 """
 
 import json
@@ -58,6 +58,7 @@ class FakeStepCa:
     database: bool = True
     delay: float = 0.0  # seconds before each answer, or until `awake`
     awake: threading.Event = field(default_factory=threading.Event)
+    connections: int = 0
     url: str = ""
     _used: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -205,6 +206,10 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     fake: FakeStepCa
 
+    def setup(self) -> None:
+        self.fake.connections += 1
+        super().setup()
+
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         fault = self.fake.faults.popleft() if self.fake.faults else None
@@ -223,9 +228,9 @@ class _Handler(BaseHTTPRequestHandler):
         except RefusedError as refused:
             status, message = refused.args
             document = {"status": status, "message": message}
-        if fault == "lost":
+        if fault in ("lost", "hangs up"):
             self.close_connection = True
-        else:
+        if fault != "lost":
             self._send(status, fault if isinstance(fault, bytes) else json.dumps(document).encode())
 
     def _send(self, status: int, content: bytes) -> None:
