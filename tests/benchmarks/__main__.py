@@ -76,7 +76,9 @@ def main() -> None:
                 grants.memory(database, Path(home), requests)
         if "rebuild" in chosen:
             sizes = [given.past] if given.past else [20_000] if quick else [1_000_000, 3_000_000]
-            rebuild.rates(cluster, sizes, library_events=1000 if quick else 5000)
+            rebuild.rates(
+                cluster, sizes, 1000 if quick else 5000, given.rounds or (1 if quick else 3)
+            )
         if "issuance" in chosen:
             with cluster.database() as database:
                 issuance.compare(database, rounds, given.certificates or (100 if quick else 400))

@@ -17,10 +17,9 @@ from urllib.parse import urlencode
 import psycopg
 from grants import running_service
 from measuring import Round, of_latencies, table, verdict
+from past import fill
 
 from ledger.canonical import format_time
-from projections.follower import Follower
-from projections.registry import FOLLOWED
 from support.databases import Database
 from support.past import Past, furnish
 
@@ -64,16 +63,7 @@ class Caller:
 def furnished(database: Database, home: Path, events: int) -> Past:
     """A past with its histories; prints how fast they were followed."""
     past = furnish(database.owner_dsn, home, events)
-    follower = Follower(database.service_dsn, FOLLOWED)
-    began, cpu = time.perf_counter(), time.process_time()
-    follower.follow()
-    took, worked = time.perf_counter() - began, time.process_time() - cpu
-    follower.close()
-    print(
-        f"  followed {past.events / took:.0f} events a second,"
-        f" {past.events / worked:.0f} per second of this process's processor time",
-        flush=True,
-    )
+    fill(database, past.events)
     with psycopg.connect(database.owner_dsn, autocommit=True) as connection:
         connection.execute("VACUUM ANALYZE")
     return past

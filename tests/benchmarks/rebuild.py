@@ -1,5 +1,6 @@
 """Rebuilding: events a second and memory of one process, beside COPY and the library's ProjectionRunner.
 
+They take turns, so that a busy machine slows all alike; then it is done once more while others append.
 Each rebuild is a process of its own, so that its memory is its own: `python tests/benchmarks/rebuild.py
 DSN SOURCE` rebuilds and prints one JSON object.
 """
@@ -9,55 +10,128 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
+from tempfile import TemporaryFile
 from typing import Any, Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import psycopg  # noqa: E402
-from contenders import runner_rate  # noqa: E402
-from measuring import verdict  # noqa: E402
+from contenders import runner_times  # noqa: E402
+from measuring import Round, of_latencies, table, verdict  # noqa: E402
 from psycopg import sql  # noqa: E402
 
+from ledger.store import Store  # noqa: E402
 from projections.rebuild import rebuild  # noqa: E402
-from projections.registry import INLINE, SOURCES  # noqa: E402
-from support.databases import Cluster  # noqa: E402
+from projections.registry import SOURCES  # noqa: E402
+from projections.sources import Source  # noqa: E402
+from support.appending import register, store_on  # noqa: E402
+from support.databases import Cluster, Database  # noqa: E402
 from support.past import generate  # noqa: E402
 
 RATE: Final = (200_000.0, 100_000.0)  # events a second of the processor's time: goal, floor
 OF_RUNNER: Final = 40.0  # times the library's ProjectionRunner
 MEMORY: Final = 300.0  # MiB
 PAUSE: Final = 100.0  # milliseconds
+_EVERY: Final = 0.005  # seconds between two appends meanwhile
+_BLOCK: Final = 2**16  # octets
 
 
-def rates(cluster: Cluster, sizes: Sequence[int], library_events: int) -> None:
+def rates(cluster: Cluster, sizes: Sequence[int], library_events: int, rounds: int) -> None:
     """Print figures for pasts of these many events, and how memory grows with them."""
     for size in sizes:
         with cluster.database() as database:
-            print(f"\nRebuilding a past of {size} events", flush=True)
+            print(f"\nRebuilding a past of {size} events, {rounds} rounds", flush=True)
             generate(database.owner_dsn, size)
-            runner = runner_rate(database.superuser_dsn, library_events)
-            for source in SOURCES:
-                _print(source.name, _measured(database.owner_dsn, source.name), runner)
-            copy = _copying(database.owner_dsn)
-            print(f"  COPY alone of the same present rows, without indexes: {copy:.2f} s")
+            _side_by_side(database, library_events, rounds)
+            _while_appending(database)
 
 
-def _print(name: str, found: dict[str, Any], runner: float) -> None:
-    wall, cpu = found["events"] / found["seconds"], found["events"] / found["cpu"]
+@dataclass(frozen=True)
+class _Turn:
+    """One round: each of the contenders once, one right after the other."""
+
+    rebuilt: dict[str, Any]
+    copied: float  # seconds
+    runner: tuple[float, float]  # seconds an event: of the wall clock, of the processor
+
+    @property
+    def of_runner(self) -> float:
+        """How many times as fast, an event: the runner is given fewer of them."""
+        return self.runner[0] * self.rebuilt["events"] / self.rebuilt["seconds"]
+
+
+def _side_by_side(database: Database, library_events: int, rounds: int) -> None:
+    for source in SOURCES:
+        turns = [
+            _Turn(
+                _measured(database.owner_dsn, source.name),
+                _copying(database.owner_dsn, source),
+                runner_times(database.superuser_dsn, library_events),
+            )
+            for _ in range(rounds)
+        ]
+        for turn in turns:
+            _print(source.name, turn)
+        cpu = median(turn.rebuilt["events"] / turn.rebuilt["cpu"] for turn in turns)
+        if source.name == "present":
+            verdict("events a second of processor time", cpu, *RATE)
+            times = median(turn.of_runner for turn in turns)
+            verdict("x the library's ProjectionRunner", times, OF_RUNNER, OF_RUNNER)
+        memory = max(turn.rebuilt["memory"] for turn in turns)
+        verdict("MiB", memory, MEMORY, MEMORY, most=True)
+        pause = max(turn.rebuilt["pause"] for turn in turns)
+        verdict("ms, the pause of the swap", pause, PAUSE, PAUSE, most=True)
+
+
+def _print(name: str, turn: _Turn) -> None:
+    found, (wall, cpu) = turn.rebuilt, turn.runner
+    events, seconds = found["events"], found["seconds"]
     print(
-        f"  {name}: {found['seconds']:.1f} s, {wall:.0f} events/s ({cpu:.0f} a second of its own "
-        f"processor time), {found['rows']} rows, {found['memory']:.0f} MiB, swap {found['pause']:.0f} ms "
-        f"in {found['attempts']} attempts; the library's runner: {runner:.0f} events/s",
+        f"  {name}: {seconds:.1f} s, {events / seconds:.0f} events/s ({events / found['cpu']:.0f} a "
+        f"second of its own processor time), {found['rows']} rows, {found['memory']:.0f} MiB, swap "
+        f"{found['pause']:.0f} ms in {found['attempts']} attempts\n"
+        f"    {turn.of_runner:.1f} x the library's runner, which makes {1 / wall:.0f} events/s "
+        f"({1 / cpu:.0f} a second of processor time)\n"
+        f"    {seconds / turn.copied:.1f} x the time of COPY alone of the same rows, without indexes: "
+        f"{turn.copied:.2f} s",
         flush=True,
     )
-    if name == "present":
-        verdict("events a second of processor time", cpu, *RATE)
-        verdict("x the library's ProjectionRunner", wall / runner, OF_RUNNER, OF_RUNNER)
-    verdict("MiB", found["memory"], MEMORY, MEMORY, most=True)
-    verdict("ms, the pause of the swap", found["pause"], PAUSE, PAUSE, most=True)
+
+
+def _while_appending(database: Database) -> None:
+    """Print the worst append before, and while the present tables are rebuilt and swapped."""
+    with closing(store_on(database.service_dsn)) as store, ThreadPoolExecutor(1) as rebuilding:
+        _appends(store, _until(time.monotonic() + 1))  # connections, prepared statements
+        before = _appends(store, _until(time.monotonic() + 3))
+        done = rebuilding.submit(_measured, database.owner_dsn, "present")
+        meanwhile = _appends(store, done.done)
+        found = done.result()
+    table({"appends before": [before], "appends meanwhile": [meanwhile]})
+    print(f"  the swap among them: {found['pause']:.0f} ms in {found['attempts']} attempts")
+    verdict("ms, the worst append meanwhile", meanwhile.worst, PAUSE, PAUSE, most=True)
+
+
+def _until(moment: float) -> Callable[[], bool]:
+    return lambda: time.monotonic() >= moment
+
+
+def _appends(store: Store, over: Callable[[], bool]) -> Round:
+    """Append now and then until it is over: as fast as it goes, the rebuild could only run behind."""
+    latencies: list[float] = []
+    first = time.perf_counter()
+    while not over() or not latencies:
+        began = time.perf_counter()
+        register(store)
+        latencies.append(time.perf_counter() - began)
+        time.sleep(_EVERY)
+    return of_latencies(latencies, time.perf_counter() - first)
 
 
 def _measured(dsn: str, source: str) -> dict[str, Any]:
@@ -68,21 +142,24 @@ def _measured(dsn: str, source: str) -> dict[str, Any]:
     return found
 
 
-def _copying(dsn: str) -> float:
-    """Seconds to COPY the rows of the present tables in, as they come from COPY."""
+def _copying(dsn: str, source: Source) -> float:
+    """Seconds to COPY the rows of the source's tables in, as they come from COPY."""
     took = 0.0
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("SET synchronous_commit = off")
-        for table in INLINE:
-            name, beside = sql.Identifier(table.table), sql.Identifier(f"copy_of_{table.table}")
+        for each in source.tables:
+            name, beside = sql.Identifier(each.table), sql.Identifier(f"copy_of_{each.table}")
             connection.execute(sql.SQL("CREATE TABLE {} (LIKE {})").format(beside, name))
-            with connection.cursor().copy(sql.SQL("COPY {} TO STDOUT").format(name)) as out:
-                blocks = [bytes(block) for block in out]
-            began = time.perf_counter()
-            with connection.cursor().copy(sql.SQL("COPY {} FROM STDIN").format(beside)) as into:
-                for block in blocks:
-                    into.write(block)
-            took += time.perf_counter() - began
+            # By way of a file: this process stays small, and what is timed does no more than copy.
+            with TemporaryFile() as rows:
+                with connection.cursor().copy(sql.SQL("COPY {} TO STDOUT").format(name)) as out:
+                    rows.writelines(out)
+                rows.seek(0)
+                began = time.perf_counter()
+                with connection.cursor().copy(sql.SQL("COPY {} FROM STDIN").format(beside)) as into:
+                    while block := rows.read(_BLOCK):
+                        into.write(block)
+                took += time.perf_counter() - began
             connection.execute(sql.SQL("DROP TABLE {}").format(beside))
     return took
 
