@@ -23,6 +23,10 @@ _NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
 _TYPE: Final = re.compile(r"[a-z][a-z0-9_]*(\[\])?")
 
 
+def _whole(state: object) -> object:
+    return state
+
+
 @dataclass(frozen=True, eq=False)
 class InlineProjection:
     """A current-state table whose rows travel with the append that changes them.
@@ -30,7 +34,8 @@ class InlineProjection:
     `columns`: (name, Postgres type) in the order of a row's values. A `jsonb` value is canonical
     JSON text, `bytea` is bytes, `timestamptz` an aware datetime, `uuid` a UUID: all hashable.
     `key`: the columns that identify a row. `rows`: all rows of one state, pure. `stream`: the column
-    that holds the id of the state's stream, so that a table can be compared stream by stream.
+    that holds the id of the state's stream, so that a table can be compared stream by stream. `part`:
+    what of a state its rows are made of, so that they need not be made again while it is the same.
     """
 
     table: str
@@ -39,6 +44,7 @@ class InlineProjection:
     key: tuple[str, ...]
     rows: Callable[[Any], Iterable[tuple[object, ...]]]
     stream: str = "id"
+    part: Callable[[Any], object] = _whole
 
     def __post_init__(self) -> None:
         # These become SQL text; they come from code, and here that is made sure of.
@@ -62,8 +68,11 @@ class InlineProjection:
 
     def changed(self, old: object | None, new: object) -> set[tuple[object, ...]]:
         """The rows of `new` that `old` did not have."""
-        before = set(self.rows(old)) if old is not None else set()
-        return set(self.rows(new)) - before
+        if old is None:
+            return set(self.rows(new))
+        if self.part(old) is self.part(new):
+            return set()
+        return set(self.rows(new)) - set(self.rows(old))
 
 
 class Draft(NamedTuple):

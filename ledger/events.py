@@ -7,7 +7,8 @@ No fact holds a secret, a display name or an e-mail address.
 """
 
 import base64
-from collections.abc import Mapping
+import binascii
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
@@ -19,12 +20,14 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
     InstanceOf,
     PlainSerializer,
     StringConstraints,
 )
+from pydantic_core import CoreSchema, core_schema
 
-from ledger.canonical import format_time, parse_id, parse_time
+from ledger.canonical import ID_FORM, TIME_FORM, format_time, parse_id, parse_time
 from ledger.scope import Scope, scope_from_stored
 
 LEDGER_ID: Final = UUID("00000000-0000-4000-8000-000000000001")
@@ -44,7 +47,7 @@ def _time(value: object) -> object:
 
 
 def _octets(value: object) -> object:
-    return base64.b64decode(value, validate=True) if isinstance(value, str) else value
+    return binascii.a2b_base64(value, strict_mode=True) if isinstance(value, str) else value
 
 
 def _uuid(value: object) -> object:
@@ -63,8 +66,37 @@ def _scope(value: object) -> object:
     return scope_from_stored(value) if isinstance(value, dict) else value
 
 
-Time = Annotated[datetime, BeforeValidator(_time), PlainSerializer(format_time)]
-Id = Annotated[UUID, BeforeValidator(_uuid), PlainSerializer(str)]
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """Reads a value of Python's by `python`, and one of JSON's as `json` says, else as its type is.
+
+    Stored bytes are JSON. Read without a call of ours per value they take a third of the time, and
+    all that looks at the past reads every event there is.
+    """
+
+    python: Callable[[object], object]
+    json: CoreSchema | None = None
+
+    def __get_pydantic_core_schema__(
+        self, source: object, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        of_type = handler(source)
+        return core_schema.json_or_python_schema(
+            json_schema=self.json or of_type,
+            python_schema=core_schema.no_info_before_validator_function(self.python, of_type),
+        )
+
+
+def _written(form: str, schema: CoreSchema) -> CoreSchema:
+    """A text of this form and no other spelling of it, read by `schema`."""
+    return core_schema.chain_schema([core_schema.str_schema(strict=True, pattern=form), schema])
+
+
+_JSON_TIME: Final = _written(TIME_FORM, core_schema.datetime_schema(strict=False))
+_JSON_ID: Final = _written(ID_FORM, core_schema.uuid_schema(strict=False))
+
+Time = Annotated[datetime, _Read(_time, _JSON_TIME), PlainSerializer(format_time)]
+Id = Annotated[UUID, _Read(_uuid, _JSON_ID), PlainSerializer(str)]
 Octets = Annotated[
     bytes, BeforeValidator(_octets), PlainSerializer(lambda b: base64.b64encode(b).decode())
 ]
@@ -105,7 +137,7 @@ class Actor(_Stored):
 
     kind: ActorKind
     id: Annotated[str, StringConstraints(min_length=1, max_length=100)]
-    roles: Annotated[tuple[str, ...], BeforeValidator(_tuple)] = ()
+    roles: Annotated[tuple[str, ...], _Read(_tuple)] = ()
     auth: Literal["bearer", "enrollment-token", "certificate", "local", "none", "system"]
     credential: str | None = None
     source: str | None = None
@@ -269,8 +301,8 @@ class IssuanceAuthorized(Fact):
     not_before: Time
     not_after: Time
     subject: PeerName  # the common name, the subject's only attribute
-    san: Annotated[tuple[str, ...], BeforeValidator(_tuple)]  # URIs
-    extensions: Annotated[tuple[CertificateExtension, ...], BeforeValidator(_tuple)]
+    san: Annotated[tuple[str, ...], _Read(_tuple)]  # URIs
+    extensions: Annotated[tuple[CertificateExtension, ...], _Read(_tuple)]
     authority_id: Id
     profile_version: Count
 
@@ -311,7 +343,7 @@ class CertificateMisIssued(Fact):
     issuance_id: Id
     serial: Serial  # as authorized; what came back may say another
     certificate: Octets  # what came back, whatever it is
-    findings: Annotated[tuple[Text, ...], BeforeValidator(_tuple)]
+    findings: Annotated[tuple[Text, ...], _Read(_tuple)]
 
 
 class CertificateCloneSuspected(Fact):
@@ -335,12 +367,12 @@ class CertificateAuthorityTold(Fact):
 class OperatorRegistered(Fact):
     TOPIC, STREAM = "operator.registered.v1", "operator"
     kind: Literal["person", "machine"]
-    roles: Annotated[tuple[Role, ...], BeforeValidator(_tuple)]
+    roles: Annotated[tuple[Role, ...], _Read(_tuple)]
 
 
 class OperatorRolesChanged(Fact):
     TOPIC, STREAM = "operator.roles-changed.v1", "operator"
-    roles: Annotated[tuple[Role, ...], BeforeValidator(_tuple)]
+    roles: Annotated[tuple[Role, ...], _Read(_tuple)]
 
 
 class OperatorDisabled(Fact):
@@ -398,7 +430,7 @@ class AccessCheckpointed(Fact):
 class AuthorityAdopted(Fact):
     TOPIC, STREAM = "authority.adopted.v1", "authority"
     kind: Literal["local", "step-ca"]
-    chain: Annotated[tuple[Octets, ...], BeforeValidator(_tuple)]  # DER, the issuing one first
+    chain: Annotated[tuple[Octets, ...], _Read(_tuple)]  # DER, the issuing one first
     not_after: Time  # the issuing certificate's end
 
 
@@ -428,7 +460,7 @@ class CertificateFoundUnknown(Fact):
 class AlarmRaised(Fact):
     TOPIC, STREAM = "alarm.raised.v1", "alarm"
     kind: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,64}$")]
-    about: Annotated[tuple[Text, ...], BeforeValidator(_tuple)]  # ids of what it concerns
+    about: Annotated[tuple[Text, ...], _Read(_tuple)]  # ids of what it concerns
     detail: Text
 
 
@@ -458,14 +490,14 @@ class CallDenied(Fact):
 class AuditRead(Fact):
     TOPIC, STREAM = "audit.read.v1", "note"
     operation: Text
-    filter: Annotated[tuple[tuple[str, str], ...], BeforeValidator(_pairs)]
+    filter: Annotated[tuple[tuple[str, str], ...], _Read(_pairs)]
     count: Count
 
 
 class ExportMade(Fact):
     TOPIC, STREAM = "export.made.v1", "note"
     format: Literal["jsonl", "csv"]
-    filter: Annotated[tuple[tuple[str, str], ...], BeforeValidator(_pairs)]
+    filter: Annotated[tuple[tuple[str, str], ...], _Read(_pairs)]
     first_position: Count
     last_position: Count
     count: Count

@@ -1,10 +1,10 @@
-"""PostgreSQL's binary form of what the appending statement is given: items, and arrays of them.
+"""PostgreSQL's binary form of what is stored: items, arrays of them, and rows for COPY.
 
 An item is packed once, in the thread of whoever asks; the one thread that commits for all only joins
 items. It holds no statement and sends nothing.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from struct import Struct
 from typing import Any, Final, NamedTuple
@@ -18,10 +18,14 @@ NULL: Final = b"\xff\xff\xff\xff"
 _length: Final = Struct(">i").pack
 _header: Final = Struct(">iiIii").pack
 _number: Final = Struct(">iq").pack
+_small: Final = Struct(">ii").pack
 _real: Final = Struct(">d").pack
 _integer: Final = Struct(">q").pack
+_columns: Final = Struct(">h").pack
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
+_SIGNATURE: Final = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
+_TRAILER: Final = b"\xff\xff"
 
 
 class Kind(NamedTuple):
@@ -63,6 +67,10 @@ def _int8(value: int | None) -> bytes:
     return NULL if value is None else _number(8, value)
 
 
+def _int4(value: int | None) -> bytes:
+    return NULL if value is None else _small(4, value)
+
+
 def _moment(value: datetime | None) -> bytes:
     return NULL if value is None else _number(8, (value - _EPOCH) // _MICROSECOND)
 
@@ -81,7 +89,7 @@ _KINDS: Final = {
     "boolean": Kind("bool", 16, _truth),
     "bytea": BYTEA,
     "bigint": INT8,
-    "integer": INT8,
+    "integer": Kind("int4", 23, _int4),
     "jsonb": Kind("jsonb", 3802, _json),
     "timestamptz": TIMESTAMPTZ,
     "uuid": UUIDS,
@@ -106,3 +114,13 @@ def real(value: float) -> bytes:
 def moment(value: datetime) -> bytes:
     """Return a single timestamptz of an aware moment."""
     return _moment(value)[4:]
+
+
+def copied(kinds: Sequence[Kind], rows: Iterable[Sequence[object]]) -> Iterator[bytes]:
+    """Yield what `COPY … FROM STDIN (FORMAT binary)` is given for these rows, signature and trailer
+    included (PostgreSQL documentation, COPY, "Binary Format")."""
+    yield _SIGNATURE
+    head = _columns(len(kinds))
+    for row in rows:
+        yield head + b"".join([kind.item(value) for kind, value in zip(kinds, row, strict=True)])
+    yield _TRAILER

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Self
 
@@ -63,7 +64,7 @@ class Filter:
 _PERSONAL_ONLY: Final = Filter()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Scope:
     """What a grant allows. Made by `parse_scope` or `scope_from_stored`, never checked again.
 
@@ -99,9 +100,14 @@ class Scope:
             "max_rows_per_query": self.max_rows_per_query,
         }
 
+    @cached_property
+    def text(self) -> str:
+        """The canonical form as RFC 8785 JSON, worked out once: every event of a grant shows it."""
+        return canonical_json(self.canonical()).decode()
+
     def digest(self) -> str:
         """Return the SHA-256 of the canonical form's RFC 8785 JSON, as 64 lower-case hex."""
-        return hashlib.sha256(canonical_json(self.canonical())).hexdigest()
+        return hashlib.sha256(self.text.encode()).hexdigest()
 
     def __copy__(self) -> Self:
         return self

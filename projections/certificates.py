@@ -121,6 +121,7 @@ PROJECTION: Final = InlineProjection(
     ),
     key=("serial",),
     rows=rows,
+    part=lambda grant: grant.issuances,
     stream="grant_id",
 )
 

@@ -11,6 +11,7 @@ from uuid import UUID
 from psycopg import Connection, sql
 
 from ledger.appends import InlineProjection
+from ledger.packing import copied
 from ledger.streams import StoredStream, all_streams, these_streams, touched_streams
 from projections.replay import FoldError, Row
 from projections.sources import Source
@@ -96,12 +97,12 @@ class Filling:
         return sum(map(len, held.rows.values()))
 
     def _copy_in(self, table: InlineProjection, rows: Sequence[Row]) -> None:
-        query = sql.SQL("COPY {} ({}) FROM STDIN").format(
+        query = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(
             self._place.new(table.table), sql.SQL(", ").join(map(sql.Identifier, table.names))
         )
         with self._writing.cursor() as cursor, cursor.copy(query) as copy:
-            for row in rows:
-                copy.write_row(row)
+            for part in copied(table.kinds, rows):
+                copy.write(part)
 
 
 class _Held:

@@ -16,7 +16,7 @@ from psycopg.rows import class_row
 
 from ledger.appends import InlineProjection
 from ledger.canonical import canonical_json, format_time
-from ledger.grant_state import Grant
+from ledger.grant_state import Approval, Grant
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +50,6 @@ class GrantRow:
 
 def rows(grant: Grant) -> Iterable[tuple[object, ...]]:
     """The grant's one row, in the order of `PROJECTION.columns`."""
-    approvals = [
-        {
-            "approver": approval.approver,
-            "at": format_time(approval.at),
-            "lapses_at": format_time(approval.lapses_at),
-        }
-        for approval in grant.approvals
-    ]
     return (
         (
             grant.id,
@@ -65,20 +57,32 @@ def rows(grant: Grant) -> Iterable[tuple[object, ...]]:
             grant.peer_id,
             grant.subject_user_id,
             grant.status.value,
-            canonical_json(grant.scope.canonical()).decode(),
+            grant.scope.text,
             grant.sensitive,
             grant.not_before,
             grant.expires_at,
             grant.terms_digest,
             grant.proposed_by,
             grant.proposed_at,
-            canonical_json(approvals).decode(),
+            _approvals(grant.approvals) if grant.approvals else "[]",
             grant.clone_suspected,
             grant.activated_at,
             grant.ended_at,
             grant.changed_at,
         ),
     )
+
+
+def _approvals(approvals: Iterable[Approval]) -> str:
+    found = [
+        {
+            "approver": approval.approver,
+            "at": format_time(approval.at),
+            "lapses_at": format_time(approval.lapses_at),
+        }
+        for approval in approvals
+    ]
+    return canonical_json(found).decode()
 
 
 PROJECTION: Final = InlineProjection(

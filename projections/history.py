@@ -17,6 +17,7 @@ from ledger.appends import InlineProjection
 from ledger.events import TOPICS, Event
 from ledger.folds import FOLDS
 from ledger.mapper import read_event
+from ledger.packing import INT8, copied
 from ledger.reading import Fold
 from ledger.record import RecordedEvent
 
@@ -31,7 +32,7 @@ _STREAMS: Final = """SELECT stream_id, version, topic, body, position FROM ledge
 _END: Final = sql.SQL("""UPDATE {table} h SET to_position = u.until
     FROM unnest(%s::{kind}[], %s::int8[], %s::int8[]) AS u(key, since, until)
     WHERE h.{key} = u.key AND h.from_position = u.since AND h.to_position = {no_end}""")
-_COPY: Final = sql.SQL("COPY {table} ({columns}) FROM STDIN")
+_COPY: Final = sql.SQL("COPY {table} ({columns}) FROM STDIN (FORMAT binary)")
 
 
 class HistoryError(RuntimeError):
@@ -96,11 +97,14 @@ class Histories:
     ) -> Iterable[tuple[InlineProjection, object, Since | None, tuple[object, ...]]]:
         """Let one more event happen: (table, key, the row before, the row now) of what changed."""
         fold, tables = self._of[event.data.STREAM]
-        story.state = fold.evolve(story.state, event)
+        earlier = story.state
+        story.state = fold.evolve(earlier, event)
         story.version = event.originator_version
         if not story.rows:
             story.rows = [{} for _ in tables]
         for table, before in zip(tables, story.rows, strict=True):
+            if earlier is not None and table.part(earlier) is table.part(story.state):
+                continue
             place = self._places[table]
             for row in table.rows(story.state):
                 key = row[place]
@@ -188,5 +192,5 @@ def _store(connection: Connection[Any], table: InlineProjection, changes: Change
         columns = [*table.names, "from_position", "to_position"]
         copy = _COPY.format(table=name, columns=sql.SQL(", ").join(map(sql.Identifier, columns)))
         with connection.cursor().copy(copy) as into:
-            for row in begun:
-                into.write_row(row)
+            for part in copied([*table.kinds, INT8, INT8], begun):
+                into.write(part)

@@ -65,6 +65,7 @@ PROJECTION: Final = InlineProjection(
     ),
     key=("accessor",),
     rows=rows,
+    part=lambda grant: grant.tokens,
     stream="grant_id",
 )
 

@@ -10,7 +10,7 @@ import pytest
 from psycopg.adapt import AdaptersMap, PyFormat, Transformer
 from psycopg.types.array import ListBinaryDumper
 from psycopg.types.json import Jsonb
-from psycopg.types.numeric import Int8
+from psycopg.types.numeric import Int4, Int8
 from psycopg.types.string import StrBinaryDumper
 
 from ledger import packing
@@ -44,7 +44,7 @@ def sent(values: list[Any]) -> bytes:
         ("text", ["", "Zürich \U0001f310", "x" * 300], str),
         ("peer_state", ["active"], str),
         ("bigint", [0, -1, 2**63 - 1, -(2**63)], Int8),
-        ("integer", [7], Int8),
+        ("integer", [0, -1, 2**31 - 1, -(2**31)], Int4),
         ("boolean", [True, False], bool),
         ("uuid", [ID, UUID(int=0), UUID(int=2**128 - 1)], lambda value: value),
         ("timestamptz", [MOMENT, ELSEWHERE, EARLY, *BOUNDS], lambda value: value),
@@ -66,6 +66,7 @@ def test_a_single_value_is_an_item_without_its_length() -> None:
 @pytest.mark.parametrize(
     ("column", "value"),
     [
+        ("integer", 2**31),
         ("bigint", 2**63),
         ("bigint", 1.5),
         ("text", "\ud800"),
