@@ -15,7 +15,7 @@ import gc
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any, Final
@@ -42,6 +42,7 @@ _LOCK_TIMEOUT: Final = 0.05  # seconds for a lock: longer, and those behind us w
 _LOCK: Final = int.from_bytes(sha256(b"fedledger.rebuild").digest()[:8], "big", signed=True)
 
 _TURN: Final = "SELECT pg_try_advisory_lock(%s)"
+_TURN_OVER: Final = "SELECT pg_advisory_unlock(%s)"
 _FOLLOWED: Final = "SELECT FROM projection_progress WHERE name = %s FOR UPDATE"
 _POSITION: Final = """INSERT INTO projection_progress (name, position, release) VALUES (%s, %s, %s)
     ON CONFLICT (name) DO UPDATE SET (position, release) = (excluded.position, excluded.release)"""
@@ -111,8 +112,12 @@ def rebuild(
         psycopg.Error: the database says no.
     """
     began = time.monotonic()
-    with _connected(owner_dsn) as writing, _connected(owner_dsn) as reading, _without_collecting():
-        _take_turn(writing)
+    with (
+        _connected(owner_dsn) as writing,
+        _connected(owner_dsn) as reading,
+        _turn(writing),
+        _without_collecting(),
+    ):
         beside = _beside(writing, source)
         now, resumed = _begin(writing, beside, source, release)
         filling = Filling(reading, writing, source, beside)
@@ -192,9 +197,16 @@ def _has_turn(connection: Connection[Any]) -> bool:
     return bool(row and row[0])
 
 
-def _take_turn(connection: Connection[Any]) -> None:
+@contextmanager
+def _turn(connection: Connection[Any]) -> Iterator[None]:
     if not _has_turn(connection):
         raise RebuildError("another rebuild is running: wait for it, or abort it")
+    try:
+        yield
+    finally:
+        # Not left to the connection's end: the server notices that a moment after our next call.
+        with suppress(psycopg.Error):
+            connection.execute(_TURN_OVER, [_LOCK])
 
 
 def _beside(connection: Connection[Any], source: Source) -> Beside:
