@@ -16,6 +16,7 @@ from waitress import wasyncore  # type: ignore[import-untyped]  # it ships no ty
 from waitress.server import create_server  # type: ignore[import-untyped]
 
 from api.client_certificates import believing
+from api.sending import PromptChannel
 from api.settings import Settings
 
 _logger: Final = structlog.get_logger("fedledger.server")
@@ -47,6 +48,7 @@ class Server:
     ) -> None:
         self._ending = ending
         self._server: Any = create_server(app, **_adjustments(settings))
+        self._server.channel_class = PromptChannel
         if settings.client_certificates != "off":
             # Put round what waitress has put round it: behind that, the proxy's address is gone.
             self._server.application = believing(
