@@ -1,7 +1,6 @@
 """Rows as they compare: those a projection makes with those the database gives back."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 import orjson
 
@@ -11,7 +10,7 @@ from ledger.appends import InlineProjection
 def comparable(
     table: InlineProjection, row: Sequence[object], *, stored: bool = False
 ) -> tuple[object, ...]:
-    """A row's values as they compare: JSON by meaning, ids as text, times in UTC, the rest as it is.
+    """A row's values as they compare: JSON by meaning, ids as text, the rest as it is.
 
     `stored`: as the database gives it, in UTC.
     """
@@ -27,6 +26,4 @@ def _value(kind: str, value: object, stored: bool) -> object:
         # The database gives it parsed, a projection as canonical text.
         parsed = value if stored else orjson.loads(str(value))
         return orjson.dumps(parsed, option=orjson.OPT_SORT_KEYS)
-    if isinstance(value, datetime):
-        return value.astimezone(UTC)  # equal times of other classes of zone are not written alike
     return str(value) if kind == "uuid" else value

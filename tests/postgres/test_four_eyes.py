@@ -219,7 +219,9 @@ def test_the_caller_is_who_the_credential_says(place: House, grant: dict[str, An
     body = {"terms_digest": grant["terms_digest"], "approver": other, **WHY}
     answer = place.call("grant.approve", body, token=place.approver, grant_id=grant["id"])
     refused(answer, 422, "invalid")
-    headers = {"X-Operator": other, "X-Forwarded-User": other, "Client-Cert": ":AAAA:"}
+    headers = {"X-Operator": other, "X-Forwarded-User": other}
+    both = approve(place, grant, place.approver, headers={**headers, "Client-Cert": ":AAAA:"})
+    refused(both, 401, "unauthorized")
     done = approve(place, grant, place.approver, headers=headers)
     assert [one["approver"] for one in done.json["approvals"]] == [_me(place, "approver")]
 

@@ -1,5 +1,6 @@
 """Rotating the authority's key and the database's passwords: nothing lost, wherever it stops."""
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -22,6 +23,7 @@ from api.settings import Settings
 from ca import private_files
 from ca.local import LocalAuthority, LocalAuthorityError
 from ca.reconciler import Reconciler
+from ca.step_ca_home import DESCRIPTION
 from ledger.application import Ledger
 from ledger.errors import UnavailableError
 from ledger.events import Actor
@@ -320,7 +322,11 @@ def test_doctor_says_in_time_what_to_run(place: House, database: Database) -> No
     chain, soon = turn(place, database), place.clock() + timedelta(days=29)
     links = LocalAuthority.open(chain.folder).chain()
     call = Call(SYSTEM, "adopt")
-    place.parts.services.ledger.adopt_authority(call, uuid4(), "step-ca", links, soon)
+    other = uuid4()
+    place.parts.services.ledger.adopt_authority(call, other, "step-ca", links, soon)
+    assert found(place.clock())[0] == "fail"  # not here to issue
+    (folder := place.home / "authority-3").mkdir()
+    (folder / DESCRIPTION).write_text(json.dumps({"id": str(other), "kind": "step-ca"}))
     status, hint = found(place.clock())
     assert (status, "init --ca step-ca" in hint) == ("warn", True)
     status, hint = found(soon)

@@ -8,6 +8,7 @@ import json
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
@@ -82,8 +83,11 @@ def filter_failure(
 
     `invalid` and `malformed` are the door's own: what they refuse, the document must not allow.
     And a parameter too many that is an empty list leaves nothing in the URL that could be refused.
+    A text longer than its schema allows may make the whole body too large, which is said first.
     """
     if isinstance(failure, AcceptedNegativeData):
+        if response.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            return False
         return not _left_no_trace(case, failure, response)
     if not isinstance(failure, RejectedPositiveData):
         return True
