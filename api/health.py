@@ -44,7 +44,7 @@ class Health(Wire):
     status: CheckStatus
     version: Annotated[str, Field(description="Of this interface.")] = "1"
     releaseId: Annotated[str, Field(description="The program's version.")]  # noqa: N815 - the draft's
-    serviceId: Annotated[str | None, Field(description="The ledger's origin.")]  # noqa: N815
+    serviceId: Annotated[str | None, Field(description="The ledger's origin.")]  # noqa: N815 - the draft's
     position: int
     last_recorded_at: Time | None
     open_alarms: int

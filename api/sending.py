@@ -5,10 +5,12 @@ to send and look again and again until it is gone: it took the interpreter from 
 sending, and with both processors free that halved the rate. What does not fit goes waitress's way.
 """
 
+import time
+
 from waitress.channel import HTTPChannel  # type: ignore[import-untyped]  # it ships no types
 
 
-class PromptChannel(HTTPChannel):  # type: ignore[misc]
+class PromptChannel(HTTPChannel):  # type: ignore[misc]  # it ships no types
     """One connection. Called by the thread that answers, while the other one may look at it."""
 
     def write_soon(self, data: bytes) -> int:
@@ -24,6 +26,10 @@ class PromptChannel(HTTPChannel):  # type: ignore[misc]
             if self.total_outbufs_len or not self.connected:
                 return 0
             try:
-                return int(self.send(data, do_close=False))
+                sent = int(self.send(data, do_close=False))
             except OSError:
                 return 0  # what it means is decided where it is sent again
+            if sent:
+                # Else a caller that has waited long for its answer is sent away right after it.
+                self.last_activity = time.time()
+            return sent

@@ -32,8 +32,6 @@ F = TypeVar("F", bound=Fact)
 MAX_BODY: Final = 60 * 1024
 """Bytes. An entry bundle of 256 such bodies still fits a 16 MiB message."""
 
-KEYS: Final = frozenset(("actor", "at", "causation_id", "correlation_id", "data", "id", "reason"))
-
 Upcast = Callable[[dict[str, Any]], dict[str, Any]]
 UPCASTS: Final[Mapping[str, tuple[str, Upcast]]] = {}
 """Old topic → (the topic it is read as, how its `data` becomes that topic's). Applied repeatedly, on
@@ -91,7 +89,7 @@ class EventMapper(Mapper[UUID]):
 class _Body(TypedDict, Generic[F]):
     """A stored body, as one validator reads it."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[misc]
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[misc]  # pydantic's way
 
     actor: Actor
     at: Time

@@ -209,7 +209,7 @@ def _kept_home(directory: Path) -> Path:
 
 
 def _temporary_home() -> Path:
-    parents = [Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")]  # noqa: S108
+    parents = [Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")]  # noqa: S108 - made by mkdtemp
     usable = [p for p in parents if _usable(p)] or parents[:1]
     return Path(tempfile.mkdtemp(prefix="fedledger-demo-", dir=usable[0]))
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ledger.errors import InvalidError
 from ledger.events import Actor, Event, PeerActivated, PeerRegistered, PeerSuspended
-from ledger.mapper import KEYS, MAX_BODY, EventMapper, StoredEventError, body_of, read_event
+from ledger.mapper import MAX_BODY, EventMapper, StoredEventError, body_of, read_event
 
 EVENT = Event(
     UUID("0d9cb46e-7a31-4c52-9d1e-000000000001"),
@@ -36,8 +36,9 @@ def read(topic: str = "peer.registered.v1", **changes: object) -> Event:
 
 
 def test_a_body_has_exactly_seven_keys() -> None:
-    assert BODY.keys() == KEYS
-    assert len(KEYS) == 7
+    assert sorted(BODY) == [
+        "actor", "at", "causation_id", "correlation_id", "data", "id", "reason",
+    ]  # fmt: skip
 
 
 def test_the_library_gets_back_what_it_stored() -> None:

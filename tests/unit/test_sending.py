@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from api.sending import PromptChannel
 from api.server import Server
 from api.settings import Settings
 
@@ -43,11 +44,17 @@ def asked(made: socket.socket, length: int) -> bytes:
     made.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
     answer = bytearray()
     while b"\r\n\r\n" not in answer:
-        answer += made.recv(1024)
+        answer += received(made)
     body = answer[answer.index(b"\r\n\r\n") + 4 :]
     while len(body) < length:
-        body += made.recv(1 << 20)
+        body += received(made)
     return bytes(body)
+
+
+def received(made: socket.socket) -> bytes:
+    part = made.recv(1 << 20)
+    assert part, "the server has closed the connection"
+    return part
 
 
 @pytest.mark.parametrize(
@@ -70,3 +77,15 @@ def test_who_goes_away_in_the_middle_leaves_the_server_to_others() -> None:
         with socket.create_connection(first.getpeername(), 60) as other:
             first.close()
             assert asked(other, MORE_THAN_FITS) == parts[0]
+
+
+def test_an_answer_after_a_long_wait_counts_as_activity() -> None:
+    """Else the connection would be closed as idle before its next request."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        channel = object.__new__(PromptChannel)
+        channel.socket, channel.outbuf_lock = ours, threading.Condition()
+        channel.connected, channel.total_outbufs_len, channel.last_activity = True, 0, 0.0
+        assert channel.write_soon(b"answer") == len(b"answer")
+        assert theirs.recv(100) == b"answer"
+        assert channel.last_activity > 0

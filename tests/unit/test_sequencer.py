@@ -234,20 +234,26 @@ class _Interrupted:
         self._until.set()
 
 
+def next_one_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Whoever comes next is interrupted in its sleep when this event is set."""
+    interrupt = threading.Event()
+    ordinary = module._Waiting.__init__
+
+    def once(self: module._Waiting, append: Append) -> None:
+        ordinary(self, append)
+        self.wake = _Interrupted(interrupt)
+        monkeypatch.setattr(module._Waiting, "__init__", ordinary)
+
+    monkeypatch.setattr(module._Waiting, "__init__", once)
+    return interrupt
+
+
 @pytest.mark.parametrize("promoted", [False, True])
 def test_a_follower_that_is_interrupted_strands_nobody(
     promoted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with a_crowd() as crowd:
-        interrupt = threading.Event()
-        ordinary = module._Waiting.__init__
-
-        def first_time(self: module._Waiting, append: Append) -> None:
-            ordinary(self, append)
-            self.wake = _Interrupted(interrupt)
-            monkeypatch.setattr(module._Waiting, "__init__", ordinary)
-
-        monkeypatch.setattr(module._Waiting, "__init__", first_time)
+        interrupt = next_one_is_interrupted(monkeypatch)
         number = crowd.come(an_append(STREAM))
         crowd.come(an_append())
         if not promoted:
@@ -268,15 +274,7 @@ def test_who_is_interrupted_while_it_is_committed_for_does_not_keep_the_next_asl
     """A settled thread wakes the next: also when a signal comes before, or as it is woken."""
     with a_crowd() as crowd:
         crowd.come(an_append())  # will lead
-        interrupt = threading.Event()
-        ordinary = module._Waiting.__init__
-
-        def once(self: module._Waiting, append: Append) -> None:
-            ordinary(self, append)
-            self.wake = _Interrupted(interrupt)
-            monkeypatch.setattr(module._Waiting, "__init__", ordinary)
-
-        monkeypatch.setattr(module._Waiting, "__init__", once)
+        interrupt = next_one_is_interrupted(monkeypatch)
         number = crowd.come(an_append(STREAM))
         crowd.come(an_append())
         crowd.come(an_append())
