@@ -95,6 +95,13 @@ class Settings(BaseSettings):
         ),
     ] = "off"
     threads: Annotated[int, Field(ge=1, le=256, description="requests served at once")] = 16
+    processors: Annotated[
+        Literal["one", "all"],
+        Field(
+            description="one: the service's threads share a processor, which is faster, because "
+            "only one of them runs at a time; all: the system places them"
+        ),
+    ] = "one"
     log_level: Annotated[
         str,
         StringConstraints(pattern=r"^(debug|info|warning|error)$"),

@@ -30,6 +30,7 @@ from api.last_seen import LastSeen
 from api.log_key import LOG_KEY, LogKey
 from api.maintenance import Maintenance
 from api.metrics import Metrics
+from api.one_processor import on_one_processor
 from api.operations import OPERATIONS
 from api.reading import Reader
 from api.readings import Readings
@@ -257,6 +258,8 @@ def serve(settings: Settings, announce: Callable[[str], object]) -> None:
         refuse_unknown(parts.services.ledger, settings.home)
         refuse_lost_history(parts.services.ledger, settings.home)
         parts.start()
+        if settings.processors == "one":
+            stack.enter_context(on_one_processor())
         serve_http(parts.app, settings, announce, parts.services.tail.stop)
 
 

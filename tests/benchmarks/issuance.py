@@ -22,7 +22,7 @@ from threading import local
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric import ec
-from measuring import Round, interleaved, median, of_latencies, ratio, table, verdict
+from measuring import Round, as_served, interleaved, median, of_latencies, ratio, table, verdict
 
 from ca import step_ca
 from ca.profile import SigningOrder, new_serial
@@ -81,7 +81,7 @@ def _counted(work: Sequence[Callable[[], object]]) -> Round:
         one()
         return time.perf_counter() - begun
 
-    with ThreadPoolExecutor(CALLERS) as callers:
+    with as_served(), ThreadPoolExecutor(CALLERS) as callers:
         begun = time.perf_counter()
         latencies = list(callers.map(timed, work))
         return of_latencies(latencies, time.perf_counter() - begun)

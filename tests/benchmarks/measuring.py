@@ -1,10 +1,18 @@
-"""Rounds of work in threads: rates, percentiles, medians. It knows nothing of what it measures."""
+"""Rounds of work in threads: rates, percentiles, medians. It knows nothing of what it measures.
+
+The threads share a processor as the service's do, whoever's work it is; FEDLEDGER_PROCESSORS=all lets
+them go.
+"""
 
 import statistics
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+
+from api.one_processor import on_one_processor
+from api.settings import load
 
 Work = Callable[[], object]
 
@@ -30,6 +38,11 @@ def of_latencies(latencies: Sequence[float], took: float) -> Round:
     return Round(len(ordered) / took, 1000 * p50, 1000 * p99, 1000 * ordered[-1])
 
 
+def as_served() -> AbstractContextManager[None]:
+    """Threads placed as the service places its own."""
+    return on_one_processor() if load().processors == "one" else nullcontext()
+
+
 def timed(work: Sequence[Work], seconds: float) -> Round:
     """Run each of `work` in a thread of its own, over and over. The first failure is raised."""
     ready = threading.Barrier(len(work) + 1)
@@ -51,17 +64,18 @@ def timed(work: Sequence[Work], seconds: float) -> Round:
             ready.abort()
 
     threads = [threading.Thread(target=run, args=(number,)) for number in range(len(work))]
-    for thread in threads:
-        thread.start()
-    try:
-        ready.wait()
-        began = time.perf_counter()
-        end[0] = began + seconds
-        ready.wait()
-    except threading.BrokenBarrierError:
-        began = time.perf_counter()
-    for thread in threads:
-        thread.join()
+    with as_served():
+        for thread in threads:
+            thread.start()
+        try:
+            ready.wait()
+            began = time.perf_counter()
+            end[0] = began + seconds
+            ready.wait()
+        except threading.BrokenBarrierError:
+            began = time.perf_counter()
+        for thread in threads:
+            thread.join()
     if failures:
         raise failures[0]
     return of_latencies([one for each in latencies for one in each], time.perf_counter() - began)
