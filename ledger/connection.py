@@ -101,10 +101,7 @@ class WriterConnection:
 
     def __init__(self, dsn: str, projections_version: int, clock_skew: float) -> None:
         """Connect. `clock_skew` in seconds. Raises psycopg.Error."""
-        self._fixed = {
-            "projections_version": packing.integer(projections_version),
-            "skew": packing.real(clock_skew),
-        }
+        self._fixed = (packing.integer(projections_version), packing.real(clock_skew))
         self._warned = False
         self._connection = psycopg.connect(
             conninfo(dsn), autocommit=True, cursor_factory=psycopg.RawCursor
@@ -130,9 +127,7 @@ class WriterConnection:
             UnavailableError: `commit-outcome-unknown`, when a synchronous standby was not waited
                 for: recorded here, but perhaps not where it will be after a failover.
         """
-        values = {**planned.values, **self._fixed}
-        text, names = planned.statement
-        result = self._executed(text, [values[name] for name in names])
+        result = self._executed(planned.statement, [*self._fixed, *planned.values])
         if (size := result.get_value(0, 0)) is not None:
             return Answer(int.from_bytes(size), True, ())
         read = Transformer(self._connection)
@@ -140,8 +135,10 @@ class WriterConnection:
         (_, clock_good, moved, _) = read.load_rows(0, 1, tuple)[0]
         return Answer(None, clock_good, moved)
 
-    def _executed(self, text: bytes, values: Sequence[bytes]) -> psycopg.pq.abc.PGresult:
+    def _executed(self, text: bytes, values: Sequence[Any]) -> psycopg.pq.abc.PGresult:
         """Execute a prepared statement in one call of libpq, which waits outside the interpreter.
+
+        `values`: bytes, or None for NULL, which psycopg takes here and its types do not say.
 
         psycopg's own way leaves and enters it step by step, and among many threads it takes long each
         time until it is our turn again: all that time nothing is committed.

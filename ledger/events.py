@@ -27,7 +27,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
-from ledger.canonical import ID_FORM, format_time, parse_id, parse_time
+from ledger.canonical import ID_FORM, format_id, format_time, parse_id, parse_time
 from ledger.scope import Scope, scope_from_stored
 
 LEDGER_ID: Final = UUID("00000000-0000-4000-8000-000000000001")
@@ -97,7 +97,7 @@ _JSON_ID: Final = core_schema.chain_schema(
 
 # Times are read by us in either case: the validator's own have another class of zone, which shows.
 Time = Annotated[datetime, BeforeValidator(_time), PlainSerializer(format_time)]
-Id = Annotated[UUID, _Read(_uuid, _JSON_ID), PlainSerializer(str)]
+Id = Annotated[UUID, _Read(_uuid, _JSON_ID), PlainSerializer(format_id)]
 Octets = Annotated[
     bytes, BeforeValidator(_octets), PlainSerializer(lambda b: base64.b64encode(b).decode())
 ]

@@ -22,7 +22,7 @@ from eventsourcing.persistence import (
 from pydantic import ConfigDict, TypeAdapter
 from typing_extensions import TypedDict
 
-from ledger.canonical import CanonicalError, canonical_json, format_time
+from ledger.canonical import CanonicalError, canonical_json, format_id, format_time
 from ledger.errors import InvalidError
 from ledger.events import TOPICS, Actor, Event, Fact, Id, Time, data_of
 from ledger.frozen import made_of
@@ -148,10 +148,10 @@ def body_of(event: Event) -> bytes:
             {
                 "actor": event.actor.model_dump(mode="json"),
                 "at": format_time(event.at),
-                "causation_id": None if event.causation_id is None else str(event.causation_id),
+                "causation_id": event.causation_id and format_id(event.causation_id),
                 "correlation_id": event.correlation_id,
                 "data": data_of(event.data),
-                "id": str(event.id),
+                "id": format_id(event.id),
                 "reason": event.reason,
             }
         )

@@ -101,6 +101,11 @@ def kind_of(column: str) -> Kind:
     return _KINDS.get(column, TEXT)
 
 
+def value_of(item: bytes) -> bytes | None:
+    """Return an item's value alone, as a statement takes a single one; None for NULL."""
+    return None if item == NULL else item[4:]
+
+
 def integer(value: int) -> bytes:
     """Return a single int8."""
     return _integer(value)

@@ -4,14 +4,14 @@ Because all of it is known beforehand, the outcome can be told afterwards by one
 answer was lost. It opens no connection.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple, TypeAlias
 
 from ledger.appends import Append, InlineProjection
-from ledger.canonical import format_time
-from ledger.packing import BYTEA, INT8, TIMESTAMPTZ, UUIDS, integer
+from ledger.canonical import format_id, format_time
+from ledger.packing import BYTEA, INT8, TIMESTAMPTZ, UUIDS, integer, value_of
 from ledger.packing import moment as single_moment
 from ledger.statement import (
     CALLS,
@@ -21,7 +21,6 @@ from ledger.statement import (
     READS,
     Columns,
     Shape,
-    Statement,
     columns_of,
     statement,
 )
@@ -55,8 +54,8 @@ class Written(NamedTuple):
 class Plan(NamedTuple):
     """One execution of the statement: what it is given and what is true if it commits."""
 
-    statement: Statement
-    values: Mapping[str, bytes]  # in binary form
+    statement: bytes
+    values: Sequence[bytes | None]  # in binary form: all but FIXED
     after: Head
     written: Sequence[Written]
     first_leaf: bytes
@@ -88,26 +87,41 @@ def plan(
         _place(append, places, now, stream_type)
     after = Head(places.frontier, places.last)
     reads = _reads(appends)
-    values = {
-        "expected": integer(head.size),
-        "expected_edge": head.frontier.edge(),
-        "size": integer(after.size),
-        "edge": after.frontier.edge(),
-        "last": single_moment(places.last),
-        "now": single_moment(now),
-    }
-    _add(values, EVENTS, places.events)
-    shape = Shape(
-        _add_rows(values, appends),
-        _add(
-            values, READS, [(UUIDS.item(stream), INT8.item(version)) for stream, version in reads]
-        ),
-        _add(values, NODES, [_node(node) for node in places.nodes]),
-        _add(values, CLAIMS, _claims(appends, places.written)),
-        _add(values, CALLS, _calls(appends, places.written)),
-    )
+    tables = _rows(appends)
+    parts: list[tuple[Columns, Sequence[_Items]]] = [
+        (EVENTS, places.events),
+        (NODES, [_node(node) for node in places.nodes]),
+        (CLAIMS, _claims(appends, places.written)),
+        (CALLS, _calls(appends, places.written)),
+        *((columns_of(table), rows) for table, rows in tables.items()),
+    ]
+    _, nodes, claims, calls, *_ = lengths = [len(rows) for _, rows in parts]
+    single = max(lengths) == 1
+    shape = Shape(tuple(tables), bool(reads), bool(nodes), bool(claims), bool(calls), single)
+    values: list[bytes | None] = [
+        integer(head.size),
+        head.frontier.edge(),
+        integer(after.size),
+        after.frontier.edge(),
+        single_moment(places.last),
+        single_moment(now),
+    ]
+    for columns, rows in parts:
+        values += _alone(rows) if single else _arrays(columns, rows)
+    values += _arrays(READS, [(UUIDS.item(of), INT8.item(version)) for of, version in reads])
     first, last = places.leaves[0], places.leaves[-1]
     return Plan(statement(shape), values, after, places.written, first, last, list(reads.values()))
+
+
+def _alone(rows: Sequence[_Items]) -> list[bytes | None]:
+    return [value_of(item) for items in rows for item in items]
+
+
+def _arrays(columns: Columns, rows: Sequence[_Items]) -> list[bytes]:
+    return [
+        kind.array(items)
+        for (_, kind), items in zip(columns, zip(*rows, strict=True), strict=False)
+    ]
 
 
 def _place(
@@ -124,7 +138,7 @@ def _place(
         entry = entry_text(
             frontier.size + 1,
             stream_type(event.topic),
-            event.stream_id,
+            format_id(event.stream_id),
             event.version,
             event.topic,
             moment,
@@ -148,23 +162,16 @@ def _reads(appends: Sequence[Append]) -> dict[tuple[object, int], list[int]]:
     return reads
 
 
-def _add_rows(values: dict[str, bytes], appends: Sequence[Append]) -> tuple[InlineProjection, ...]:
+def _rows(appends: Sequence[Append]) -> dict[InlineProjection, list[_Items]]:
+    """The current-state rows of all, by table, always in one order.
+
+    The statement's text is its cache key, and the order that locks are taken in.
+    """
     rows: dict[InlineProjection, list[_Items]] = {}
     for append in appends:
         for table, some in append.packed.rows.items():
             rows.setdefault(table, []).extend(some)
-    # Always in one order: the statement's text is its cache key, and the order locks are taken in.
-    tables = tuple(sorted(rows, key=lambda table: table.table))
-    for table in tables:
-        _add(values, columns_of(table), rows[table])
-    return tables
-
-
-def _add(values: dict[str, bytes], columns: Columns, rows: Sequence[_Items]) -> bool:
-    """Add `rows` as one array per column; say whether there were any."""
-    for (name, kind), items in zip(columns, zip(*rows, strict=True), strict=False):
-        values[name] = kind.array(items)
-    return bool(rows)
+    return {table: rows[table] for table in sorted(rows, key=lambda table: table.table)}
 
 
 def _claims(appends: Sequence[Append], written: Sequence[Written]) -> list[_Items]:

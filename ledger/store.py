@@ -14,7 +14,13 @@ from uuid import UUID
 
 import psycopg
 from eventsourcing.application import AggregateNotFoundError, Application
-from eventsourcing.persistence import InfrastructureFactory, IntegrityError, Mapper, Recording
+from eventsourcing.persistence import (
+    InfrastructureFactory,
+    IntegrityError,
+    Mapper,
+    Notification,
+    Recording,
+)
 from eventsourcing.popo import POPOFactory
 from eventsourcing.utils import Environment, EnvType
 
@@ -27,6 +33,7 @@ from ledger.appends import (
 from ledger.database import Reads
 from ledger.errors import InvalidError, LedgerError, UnavailableError
 from ledger.events import Event, stream_type
+from ledger.frozen import made_of
 from ledger.history import History
 from ledger.mapper import EventMapper
 from ledger.reading import Call, Fold, Reading
@@ -245,21 +252,25 @@ class Store(Application[UUID]):
                 self.mapper.to_stored_event(event)  # a dry run refuses what cannot be stored, too
             return self.record.head().size
         # Not `save`: nobody looks at its recordings here.
-        positions = self._recorder.insert_events(
-            [self.mapper.to_stored_event(event) for event in reading.events],
-            idempotency=call.idempotency,
-            **reading.conditions(self._inline),
-        )
+        stored = [self.mapper.to_stored_event(event) for event in reading.events]
+        conditions = reading.conditions(self._inline)
+        positions = self.recorder.insert_events(stored, idempotency=call.idempotency, **conditions)
         self._remember(reading.states)
-        return positions[-1]
+        return positions[-1] if positions else 0
 
     def save(self, *objs: Any, **conditions: Any) -> list[Recording[UUID]]:
         """Append events under conditions (`LedgerRecorder.insert_events`).
 
-        The library's own first asks of each whether it is an event or an aggregate, by looking for
-        every attribute of both: as long as writing its body. Here all are events.
+        The library's own asks of each whether it is an event or an aggregate, by looking for every
+        attribute of both, and makes its recordings field by field: together longer than writing the
+        bodies takes. Here all are events.
         """
-        return self.events.put(objs, **conditions)
+        stored = [self.mapper.to_stored_event(event) for event in objs]
+        positions = self.recorder.insert_events(stored, **conditions) or ()
+        return [
+            Recording(event, made_of(Notification, **vars(one), id=position))
+            for event, one, position in zip(objs, stored, positions, strict=True)
+        ]
 
     def _replayed(
         self, call: Idempotency, again: Callable[[tuple[Event, ...]], T] | None

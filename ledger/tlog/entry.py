@@ -58,7 +58,7 @@ class Entry:
 def entry_text(
     position: int,
     stream_type: str,
-    stream_id: UUID,
+    stream_id: UUID | str,
     version: int,
     topic: str,
     recorded_at: str,

@@ -48,7 +48,9 @@ class Frontier:
         self._edge = [edge[i : i + HASH_SIZE] for i in range(0, len(edge), HASH_SIZE)]
 
     def copy(self) -> Self:
-        return type(self)(self.size, self.edge())
+        made = type(self)()
+        made.size, made._edge = self.size, self._edge.copy()  # noqa: SLF001 - of our own class
+        return made
 
     def edge(self) -> bytes:
         return b"".join(self._edge)
