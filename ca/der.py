@@ -4,11 +4,10 @@ It interprets nothing: no types, no names, no keys. It exists for what a full pa
 a bound on the work before it starts, and the exact bytes of a part after it.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 SEQUENCE: Final = 0x30
+OCTET_STRING: Final = 0x04
 
 _CONSTRUCTED: Final = 0x20
 _HIGH_TAG: Final = 0x1F
@@ -18,8 +17,7 @@ class DerError(ValueError):
     """The bytes are not DER, or more of it than allowed. The text never echoes them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Element:
+class Element(NamedTuple):
     """One element: its tag octet, its content, and `der`, tag and length included."""
 
     tag: int
@@ -63,7 +61,22 @@ def children(der: bytes) -> list[Element]:
     tag, start, end = _header(der, 0)
     if not tag & _CONSTRUCTED or end != len(der):
         raise DerError("not exactly one constructed element")
-    return list(_elements(der, start))
+    found = []
+    while start < end:
+        tag, content, following = _header(der, start)
+        found.append(Element(tag, der[content:following], der[start:following]))
+        start = following
+    return found
+
+
+def after_first(content: bytes) -> bytes:
+    """Return what follows the first element in the content of one.
+
+    Raises:
+        DerError: there is no element.
+    """
+    _, _, end = _header(content, 0)
+    return content[end:]
 
 
 def only_element(der: bytes) -> Element:
@@ -75,7 +88,7 @@ def only_element(der: bytes) -> Element:
     tag, start, end = _header(der, 0)
     if end != len(der):
         raise DerError("not exactly one element")
-    return Element(tag=tag, content=der[start:end], der=der)
+    return Element(tag, der[start:end], der)
 
 
 def encode(tag: int, content: bytes) -> bytes:
@@ -90,13 +103,6 @@ def encode(tag: int, content: bytes) -> bytes:
         return bytes([tag, len(content)]) + content
     size = 1 if len(content) < 0x100 else 2
     return bytes([tag, 0x80 | size]) + len(content).to_bytes(size, "big") + content
-
-
-def _elements(der: bytes, offset: int) -> Iterator[Element]:
-    while offset < len(der):
-        tag, start, end = _header(der, offset)
-        yield Element(tag=tag, content=der[start:end], der=der[offset:end])
-        offset = end
 
 
 def _header(der: bytes, offset: int) -> tuple[int, int, int]:

@@ -21,7 +21,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from cryptography.x509.oid import SignatureAlgorithmOID as Signature
 
 from ca.csr import PARSER_ERRORS, key_digest
-from ca.der import children, encode, only_element
+from ca.der import OCTET_STRING, Element, after_first, children, encode, only_element
 
 DEFAULT_ARC: Final = "1.3.6.1.4.1.99999"
 """The arc of our two extensions; unregistered, hence configurable."""
@@ -46,6 +46,7 @@ _SIGNATURES: Final = frozenset(
 )
 _UTF8_STRING: Final = 0x0C
 _EXTENSIONS: Final = 0xA3
+_CRITICAL: Final = b"\x01\x01\xff"  # a BOOLEAN; that an extension is not is not written in DER
 _TBS_FIELDS: Final = 8  # RFC 5280 §4.1 without the two unique identifiers, which are obsolete
 
 
@@ -211,12 +212,14 @@ def check_certificate(
     issuers, broken = _pinned(tuple(chain))
     try:
         certificate = x509.load_der_x509_certificate(der)
+        fields = children(children(der)[0].der)
+        found = _found_extensions(certificate, fields)
         wanted = _wanted_extensions(certificate, order, issuers[0])
         return (
-            *_check_fields(certificate, order, len(children(children(der)[0].der))),
+            *_check_fields(certificate, order, len(fields)),
             *_check_signature(certificate, issuers[0]),
             *broken,
-            *_check_extensions(_raw_extensions(certificate, der), wanted, allowed_extra_oids),
+            *_check_extensions(found, wanted, allowed_extra_oids),
         )
     except PARSER_ERRORS as error:
         return (f"certificate: cannot be read ({type(error).__name__})",)
@@ -252,8 +255,8 @@ def _profile(
     )
     return [
         (_DIGITAL_SIGNATURE, True),
-        (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), False),
-        (x509.BasicConstraints(ca=False, path_length=None), True),
+        (_CLIENT_AUTH, False),
+        (_NO_CA, True),
         (subject_key_id, False),
         (x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_key_id), False),
         (x509.SubjectAlternativeName([x509.UniformResourceIdentifier(order.san_uri)]), False),
@@ -272,6 +275,8 @@ _DIGITAL_SIGNATURE: Final = x509.KeyUsage(
     encipher_only=False,
     decipher_only=False,
 )
+_CLIENT_AUTH: Final = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
+_NO_CA: Final = x509.BasicConstraints(ca=False, path_length=None)
 
 
 def _check_fields(
@@ -321,8 +326,8 @@ def _is_signed_by(one: x509.Certificate, by: x509.Certificate) -> bool:
 
 
 def _check_extensions(
-    found: Mapping[str, tuple[bool, bytes]],
-    wanted: Mapping[str, Sequence[tuple[bool, bytes]]],
+    found: Mapping[str, bytes],
+    wanted: Mapping[str, Sequence[bytes]],
     extra: Mapping[str, bytes | None],
 ) -> Iterable[str]:
     for oid in sorted(wanted.keys() | found.keys()):
@@ -333,39 +338,53 @@ def _check_extensions(
                 yield f"extension {oid}: not as ordered"
         elif oid not in extra:
             yield f"extension {oid}: not ordered"
-        elif found[oid] != (False, found[oid][1] if extra[oid] is None else extra[oid]):
+        elif not _is_extra(found[oid], extra[oid]):
             yield f"extension {oid}: not as the authority is known to write it"
 
 
-def _raw_extensions(certificate: x509.Certificate, der: bytes) -> dict[str, tuple[bool, bytes]]:
-    """Return OID → (critical, value) with the bytes as they stand, not as a parser would write."""
-    values = [
-        children(extension.der)[-1].content
-        for part in children(children(der)[0].der)
-        if part.tag == _EXTENSIONS
-        for sequence in children(part.der)
+def _is_extra(found: bytes, value: bytes | None) -> bool:
+    """Whether it is not critical, and has this value; None: whichever it has."""
+    return found[0] == OCTET_STRING if value is None else found == _written(value, critical=False)
+
+
+def _found_extensions(certificate: x509.Certificate, fields: Sequence[Element]) -> dict[str, bytes]:
+    """Return OID → all that follows it, as it stands and not as a parser would write it."""
+    extensions = [
+        extension
+        for field in fields
+        if field.tag == _EXTENSIONS
+        for sequence in children(field.der)
         for extension in children(sequence.der)
     ]
     return {
-        extension.oid.dotted_string: (extension.critical, value)
-        for extension, value in zip(certificate.extensions, values, strict=True)
+        parsed.oid.dotted_string: after_first(extension.content)
+        for parsed, extension in zip(certificate.extensions, extensions, strict=True)
     }
 
 
 def _wanted_extensions(
     certificate: x509.Certificate, order: SigningOrder, issuer: x509.Certificate
-) -> dict[str, list[tuple[bool, bytes]]]:
-    """Return OID → every accepted (critical, value)."""
-    key = certificate.public_key()
-    subject_key_id = x509.SubjectKeyIdentifier.from_public_key(key)
-    wanted = {
-        extension.oid.dotted_string: [(critical, extension.public_bytes())]
-        for extension, critical in _profile(order, issuer, subject_key_id)
-    }
-    # Two derivations of a key identifier are in use: RFC 5280 §4.2.1.2 (1), above, and the left
-    # 160 bits of SHA-256, RFC 7093 §2 (1), which newer releases of Go write.
-    spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+) -> dict[str, list[bytes]]:
+    """Return OID → everything accepted behind it."""
+    # Two derivations of a key identifier are in use: RFC 5280 §4.2.1.2 (1), and the left 160 bits of
+    # SHA-256, RFC 7093 §2 (1), which newer releases of Go write.
+    spki = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     bit_string = children(spki)[1].content[1:]  # without the octet counting unused bits
-    newer = x509.SubjectKeyIdentifier(hashlib.sha256(bit_string).digest()[:20])
-    wanted[newer.oid.dotted_string].append((False, newer.public_bytes()))
+    older, newer = (
+        x509.SubjectKeyIdentifier(digest[:20])
+        for digest in (
+            hashlib.sha1(bit_string, usedforsecurity=False).digest(),
+            hashlib.sha256(bit_string).digest(),
+        )
+    )
+    wanted = {
+        extension.oid.dotted_string: [_written(extension.public_bytes(), critical=critical)]
+        for extension, critical in _profile(order, issuer, older)
+    }
+    wanted[newer.oid.dotted_string].append(_written(newer.public_bytes(), critical=False))
     return wanted
+
+
+def _written(value: bytes, *, critical: bool) -> bytes:
+    """Return what stands behind an extension's OID, in DER (RFC 5280 §4.1)."""
+    return (_CRITICAL if critical else b"") + encode(OCTET_STRING, value)

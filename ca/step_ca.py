@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from ca import jose
 from ca.authority import AuthorityRefused, AuthorityUnavailable, Kind, RevocationAnswer
-from ca.der import SEQUENCE, encode
+from ca.der import OCTET_STRING, SEQUENCE, encode
 from ca.profile import SigningOrder, read_der_utf8
 from ca.step_ca_client import Answer, StepCaClient
 from ca.step_ca_home import KIND, StepCaHome
@@ -36,7 +36,6 @@ TRIES: Final = 3
 OTT_SECONDS: Final = 120
 
 _INTEGER: Final = 0x02
-_OCTET_STRING: Final = 0x04
 _CLAIMS: Final = ("mosaic_grant_id", "mosaic_subject_user_id")  # of the extensions .1 and .2
 _SERIAL_CLAIM: Final = "mosaic_serial"
 _PASSING: Final = frozenset({408, 425, 429, 502, 503, 504})  # of a proxy, or of too much at once
@@ -229,7 +228,7 @@ def provisioner_extension(name: str, kid: str) -> bytes:
     step-ca's `authority/provisioner/extension.go` has it.
     """
     jwk = b"\x01"
-    parts = ((_INTEGER, jwk), (_OCTET_STRING, name.encode()), (_OCTET_STRING, kid.encode()))
+    parts = ((_INTEGER, jwk), (OCTET_STRING, name.encode()), (OCTET_STRING, kid.encode()))
     return encode(SEQUENCE, b"".join(encode(tag, content) for tag, content in parts))
 
 
