@@ -5,7 +5,7 @@ It holds the pool all reading goes through; it runs no statement of its own and 
 
 import logging
 import select
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 from typing import Any, Final, LiteralString
 
@@ -15,6 +15,7 @@ from psycopg.sql import Composed
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from ledger.errors import InvalidError, UnavailableError
+from ledger.lookups import Lookup
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -163,25 +164,34 @@ class Reads:
         Raises:
             UnavailableError: `storage-unavailable`.
         """
+
+        def ask(connection: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
+            cursor = connection.cursor(binary=True)
+            return cursor.execute(query, values, prepare=True).fetchall()
+
+        return self._answered(ask)
+
+    def look(self, lookup: Lookup, *values: bytes) -> list[tuple[Any, ...]]:
+        """Return all rows of a SELECT that is asked again and again. Raises as `rows` does."""
+        return self._answered(lambda connection: lookup.rows(connection, *values))
+
+    def _answered(
+        self, ask: Callable[[psycopg.Connection[Any]], list[tuple[Any, ...]]]
+    ) -> list[tuple[Any, ...]]:
         try:
             self._pool.open()
             try:
-                return self._rows(query, values)
+                with self._pool.connection() as connection:
+                    return ask(connection)
             except PoolTimeout:
                 raise  # it is away: asking again at once would only double the wait
             except (psycopg.OperationalError, psycopg.InterfaceError):
                 # The server was restarted, and this connection is of before. A read may be repeated.
                 self._pool.check()
-                return self._rows(query, values)
+                with self._pool.connection() as connection:
+                    return ask(connection)
         except psycopg.Error as error:
             raise condition_of(error) from None
-
-    def _rows(
-        self, query: LiteralString | Composed, values: Sequence[object] | Mapping[str, object]
-    ) -> list[tuple[Any, ...]]:
-        with self._pool.connection() as connection:
-            cursor = connection.cursor(binary=True)
-            return cursor.execute(query, values, prepare=True).fetchall()
 
     @property
     def connections(self) -> tuple[int, int]:

@@ -13,6 +13,8 @@ from psycopg import sql
 from ledger.database import Reads
 from ledger.errors import InvalidError, NotFoundError, UnavailableError
 from ledger.history import History
+from ledger.lookups import Lookup
+from ledger.packing import INT8, UUIDS
 from ledger.recorded import RecordedEvent
 from ledger.terms import Question
 from ledger.tlog.merkle import Frontier, root_of_subtrees
@@ -25,12 +27,12 @@ _AT_ONCE: Final = 250  # bodies to be compared with a question
 ANYTHING: Final = Question()
 _HEAD: Final = """SELECT size, frontier, last_recorded_at, projections_version, clock_timestamp()
     FROM ledger_head WHERE one"""
-_MOVED: Final = """
+_MOVED: Final = Lookup("""
 SELECT EXISTS (
-    SELECT 1 FROM unnest(%s::uuid[], %s::bigint[]) r(s, v), LATERAL (
+    SELECT 1 FROM unnest($1::uuid[], $2::bigint[]) r(s, v), LATERAL (
         SELECT 1 FROM ledger_events e WHERE e.stream_id = r.s AND e.version = r.v + 1 LIMIT 1
     ) q
-)"""
+)""")
 _EVENTS: Final = sql.SQL(
     """SELECT position, stream_id, version, topic, recorded_at, body, leaf FROM ledger_events
     WHERE {conditions} ORDER BY {order} LIMIT %s"""
@@ -145,9 +147,10 @@ class Record:
         )
 
     def moved(self, versions: Mapping[UUID, int]) -> bool:
-        """Whether one of these streams has more events than this version."""
-        streams, seen = list(versions), list(versions.values())
-        ((moved,),) = self._reads.rows(_MOVED, [streams, seen])
+        """Whether one of these streams, at least one, has more events than this version."""
+        streams = UUIDS.array([UUIDS.item(one) for one in versions])
+        seen = INT8.array([INT8.item(one) for one in versions.values()])
+        ((moved,),) = self._reads.look(_MOVED, streams, seen)
         return bool(moved)
 
     def page(

@@ -22,13 +22,15 @@ from psycopg import sql
 
 from ledger.appends import Claim, Draft, Idempotency, VersionConflictError, prepare
 from ledger.database import Reads, conninfo
+from ledger.lookups import Lookup
+from ledger.packing import integer
 from ledger.sequencer import InlineProjection, Sequencer
 from ledger.statement import CHANNEL
 
-_STREAM: Final = sql.SQL("""SELECT stream_id, version, topic, body FROM ledger_events
-    WHERE stream_id = %s AND version > %s AND version <= %s ORDER BY version{order} LIMIT %s""")
-_ASCENDING: Final = _STREAM.format(order=sql.SQL(""))
-_DESCENDING: Final = _STREAM.format(order=sql.SQL(" DESC"))
+_STREAM: Final = """SELECT stream_id, version, topic, body FROM ledger_events
+    WHERE stream_id = $1 AND version > $2 AND version <= $3 ORDER BY version"""
+_ASCENDING: Final = Lookup(_STREAM + " LIMIT $4")
+_DESCENDING: Final = Lookup(_STREAM + " DESC LIMIT $4")
 _POSITIONS: Final = """SELECT stream_id, version, topic, body, position FROM ledger_events
     WHERE position >= %s AND position <= %s ORDER BY position LIMIT %s"""
 _TOPICS: Final = """SELECT stream_id, version, topic, body, position FROM ledger_events
@@ -89,9 +91,12 @@ class LedgerRecorder(ApplicationRecorder):
         desc: bool = False,
         limit: int | None = None,
     ) -> Sequence[StoredEvent]:
-        rows = self._reads.rows(
+        rows = self._reads.look(
             _DESCENDING if desc else _ASCENDING,
-            (originator_id, -1 if gt is None else gt, _LAST if lte is None else lte, limit),
+            _uuid(originator_id).bytes,
+            integer(-1 if gt is None else gt),
+            integer(_LAST if lte is None else lte),
+            integer(_LAST if limit is None else limit),
         )
         return [StoredEvent(*row) for row in rows]
 

@@ -15,7 +15,9 @@ from psycopg.rows import class_row
 
 from ledger.appends import InlineProjection
 from ledger.canonical import canonical_json
+from ledger.lookups import Lookup
 from ledger.operators import Operator
+from ledger.packing import TEXT
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +135,12 @@ _AFTER: Final = sql.SQL(
     "(registered_at, id) > "
     "((SELECT registered_at FROM federation_operators WHERE id = %(after)s), %(after)s)"
 )
-_CREDENTIALS: Final = b"""
+_CREDENTIALS: Final = Lookup("""
 SELECT c.accessor, c.operator_id, c.token_sha256, c.expires_at, c.issued_at, c.revoked_at,
        o.kind, o.roles, o.enabled
 FROM federation_credentials c JOIN federation_operators o ON o.id = c.operator_id
-WHERE c.accessor = ANY(%s)
-"""
+WHERE c.accessor = ANY($1)
+""")
 _SELECT_CREDENTIALS: Final = sql.SQL("""
 SELECT accessor, operator_id, token_sha256, expires_at, issued_at, revoked_at
 FROM federation_credentials
@@ -201,9 +203,10 @@ def credential(connection: Connection[Any], accessor: str) -> CredentialOfOperat
 def credentials(
     connection: Connection[Any], accessors: Sequence[str]
 ) -> dict[str, CredentialOfOperator]:
-    """Of these accessors, those that exist: each with its credential and operator."""
-    rows = connection.execute(_CREDENTIALS, [accessors], prepare=True).fetchall()
-    return {row[0]: CredentialOfOperator(*row) for row in rows}
+    """Of these accessors, at least one, those that exist: each with its credential and operator."""
+    wanted = TEXT.array([TEXT.item(accessor) for accessor in accessors])
+    found = _CREDENTIALS.rows(connection, wanted)
+    return {row[0]: CredentialOfOperator(*row) for row in found}
 
 
 def credentials_of(connection: Connection[Any], operator_id: UUID) -> list[CredentialRow]:

@@ -14,6 +14,7 @@ from psycopg.rows import class_row
 
 from ledger.appends import InlineProjection
 from ledger.grant_state import Grant
+from ledger.lookups import Lookup
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +70,12 @@ PROJECTION: Final = InlineProjection(
     stream="grant_id",
 )
 
-_SELECT: Final = sql.SQL("""
+_TEXT: Final = """
 SELECT accessor, grant_id, token_sha256, state, expires_at, key_digest, issued_at, changed_at
 FROM federation_enrollment_tokens
-""")
-_BY_ACCESSOR: Final = _SELECT + sql.SQL("WHERE accessor = %s")
+"""
+_SELECT: Final = sql.SQL(_TEXT)
+_BY_ACCESSOR: Final = Lookup(_TEXT + "WHERE accessor = $1")
 _OF_GRANT: Final = _SELECT + sql.SQL("WHERE grant_id = %s ORDER BY issued_at DESC, accessor")
 _PAGE: Final = sql.SQL("WHERE {conditions} ORDER BY issued_at DESC, accessor DESC LIMIT %(limit)s")
 _AFTER: Final = sql.SQL(
@@ -92,8 +94,8 @@ _STATES: Final = {
 
 def by_accessor(connection: Connection[Any], accessor: str) -> TokenRow | None:
     """The token of this accessor, None if there is none."""
-    with connection.cursor(row_factory=class_row(TokenRow)) as cursor:
-        return cursor.execute(_BY_ACCESSOR, [accessor]).fetchone()
+    found = _BY_ACCESSOR.rows(connection, accessor.encode())
+    return TokenRow(*found[0]) if found else None
 
 
 def of_grant(connection: Connection[Any], grant_id: UUID) -> list[TokenRow]:

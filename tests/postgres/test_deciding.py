@@ -496,14 +496,22 @@ def test_the_options_of_a_dsn_stay(database: Database) -> None:
 
 
 def test_reading_survives_a_restart_and_ends_with_close(database: Database) -> None:
+    """Whichever way it is asked: a statement that is prepared must be prepared anew."""
     store = store_on(database.service_dsn)
-    register(store)
-    with psycopg.connect(database.superuser_dsn) as connection:
-        connection.execute(
-            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )
-    assert store.record.head().size == 1
+    peer = register(store).value.id
+    looks: list[Callable[[], object]] = [
+        lambda: store.record.head().size,
+        lambda: len(list(store.events.get(peer))),
+        lambda: store.record.moved({peer: 0}),
+    ]
+    for look in looks:
+        assert look() == 1
+        with psycopg.connect(database.superuser_dsn) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        assert look() == 1
     store.close()
     with pytest.raises(UnavailableError):
         store.record.head()

@@ -1,0 +1,59 @@
+"""SELECTs that are asked with nearly every request: prepared once a session, answered in one call.
+
+psycopg's own way leaves and enters the interpreter at every step and takes three times as long
+(`docs/adr/0018-what-the-committing-thread-does-not-do.md`). It holds no statement: who owns the table
+does. It is for what a server answers at once: an interrupt (Ctrl-C) waits for the answer.
+"""
+
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Any, Final, LiteralString
+from weakref import WeakSet
+
+import psycopg
+from psycopg.adapt import Transformer
+from psycopg.errors import error_from_result
+from psycopg.pq import ExecStatus, Format
+from psycopg.pq.abc import PGresult
+
+
+class Lookup:
+    """One SELECT. Thread-safe, as long as each connection has one thread at a time."""
+
+    def __init__(self, text: LiteralString) -> None:
+        """`text`: with its values as $1, $2 and so on."""
+        self._text: Final = text.encode()
+        self._name: Final = b"lookup_" + sha256(self._text).hexdigest()[:16].encode()
+        self._prepared: WeakSet[psycopg.Connection[Any]] = WeakSet()
+
+    def rows(self, connection: psycopg.Connection[Any], *values: bytes) -> list[tuple[Any, ...]]:
+        """Return all rows. `values`: in PostgreSQL's binary form, as `ledger/packing.py` writes it.
+
+        Raises:
+            psycopg.Error: an OperationalError if the connection is lost.
+        """
+        try:
+            result = self._asked(connection, values)
+        except psycopg.Error as error:
+            if connection.closed:
+                raise psycopg.OperationalError("the connection is lost") from error
+            raise
+        read = Transformer(connection)
+        read.set_pgresult(result)
+        return read.load_rows(0, result.ntuples, tuple)
+
+    def _asked(self, connection: psycopg.Connection[Any], values: Sequence[bytes]) -> PGresult:
+        server = connection.pgconn
+        if connection not in self._prepared:
+            _require(server.prepare(self._name, self._text), ExecStatus.COMMAND_OK)
+            self._prepared.add(connection)
+        result = server.exec_prepared(
+            self._name, values, [Format.BINARY] * len(values), Format.BINARY
+        )
+        _require(result, ExecStatus.TUPLES_OK)
+        return result
+
+
+def _require(result: PGresult, status: ExecStatus) -> None:
+    if result.status != status:
+        raise error_from_result(result)
