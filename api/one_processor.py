@@ -1,40 +1,102 @@
-"""Keeps a serving process's threads on one processor. It starts no thread and chooses no number.
+"""Keeps a serving process's threads on one processor while others leave it one (ADR 0020).
 
 Only one of an interpreter's threads runs at a time. Where they stand on several processors, each turn
-is handed from one to another, which takes longer than most turns do (ADR 0020).
+is handed from one to another, which takes longer than most turns do. Where the machine is busy it is
+worse to wait for one processor than to take whichever is free: then the system places them.
 """
 
 import os
 import threading
-from collections.abc import Collection, Iterator
+import time
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+import structlog
+
+_logger: Final = structlog.get_logger("fedledger.placing")
+
+LOOK_SECONDS: Final = 1.0
+MARGIN: Final = 0.3
+"""Of a processor: what others may do on ours, and how much less elsewhere before we move there."""
+
 _STATE: Final = Path("/proc/thread-self/stat")
 _PROCESSOR: Final = 36  # of its fields behind the name: proc(5), "processor", number 39
+_TIMES: Final = Path("/proc/stat")
 
 
 @contextmanager
 def on_one_processor() -> Iterator[None]:
     """Every thread of this process, and those they start, on one processor until the end.
 
-    On the one this thread runs on: where others work, the system has seldom put it. What was started
+    At first on the one this thread runs on, then as `choice` says each second. What was started
     before as a process of its own (the private PostgreSQL) goes where it likes. Where the system
     cannot do this, nothing is done: it is for speed alone.
     """
-    if not hasattr(os, "sched_setaffinity"):
+    if not hasattr(os, "sched_setaffinity") or len(allowed := os.sched_getaffinity(0)) == 1:
         yield
         return
-    allowed = os.sched_getaffinity(0)
-    _keep_to({_one_of(allowed)})
+    first = _current(allowed)
+    _keep_to({first})
+    _logger.info("threads share a processor", processor=first)
+    over = threading.Event()
+    placing = threading.Thread(target=_place, args=(first, allowed, over), name="placing")
+    placing.start()
     try:
         yield
     finally:
+        over.set()
+        placing.join()
         _keep_to(allowed)
 
 
-def _one_of(allowed: Collection[int]) -> int:
+def choice(now: int | None, busy: Mapping[int, float], own: float) -> int | None:
+    """Return the processor to share, or None to let the system place the threads.
+
+    `now`: the one they share, if they do. `busy`: how much of each processor was in use of late, from 0
+    to 1; `own`: how many processors this process used. It is the one where others do least, which is
+    also away from a program that is bound to ours; none if they do much everywhere.
+    """
+    if now is None:  # what others did is known in sum only: it fits on the processors left, or not
+        fits = sum(busy.values()) - own <= len(busy) - 1
+        return min(busy, key=lambda one: busy[one]) if fits else None
+    beside = {one: share - (own if one == now else 0) for one, share in busy.items()}
+    best = min(beside, key=lambda one: beside[one])
+    if beside[best] > MARGIN:
+        return None
+    return best if beside[best] + MARGIN < beside[now] else now
+
+
+def _place(now: int | None, allowed: Collection[int], over: threading.Event) -> None:
+    """Look each second, and move when there is reason to."""
+    before, used, then = _in_use(allowed), time.process_time(), time.monotonic()
+    while not over.wait(LOOK_SECONDS):
+        after, mine, moment = _in_use(allowed), time.process_time(), time.monotonic()
+        took = moment - then
+        busy = {one: (after[one] - before[one]) / took for one in after if one in before}
+        if len(busy) == len(allowed) and (next_ := choice(now, busy, (mine - used) / took)) != now:
+            _keep_to(allowed if next_ is None else {next_})
+            _logger.debug("threads were moved", processor=next_)
+            now = next_
+        before, used, then = after, mine, moment
+
+
+def _in_use(allowed: Collection[int]) -> dict[int, float]:
+    """Seconds that each processor was in use so far, also by what runs beside this machine on it."""
+    found: dict[int, float] = {}
+    tick = os.sysconf("SC_CLK_TCK")
+    with suppress(OSError):
+        for line in _TIMES.read_text().splitlines():
+            name, *times = line.split()
+            if name[:3] == "cpu" and name[3:].isdigit() and int(name[3:]) in allowed:
+                # proc(5): user, nice, system, idle, iowait, irq, softirq, steal
+                user, nice, system, _, _, irq, softirq, steal = map(int, times[:8])
+                found[int(name[3:])] = (user + nice + system + irq + softirq + steal) / tick
+    return found
+
+
+def _current(allowed: Collection[int]) -> int:
     """The processor this thread ran on last, if that is known and allowed."""
     with suppress(OSError):
         here = int(_STATE.read_text().rpartition(")")[2].split()[_PROCESSOR])

@@ -8,12 +8,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from api.one_processor import on_one_processor
+from api import one_processor
+from api.one_processor import choice, on_one_processor
 
 
 @pytest.fixture
-def thread() -> Iterator[threading.Thread]:
-    """One that was started before."""
+def thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Thread]:
+    """One that was started before; nobody looks how busy this machine is meanwhile."""
+    monkeypatch.setattr(one_processor, "LOOK_SECONDS", 3600)
     over = threading.Event()
     started = threading.Thread(target=over.wait)
     started.start()
@@ -49,6 +51,31 @@ def test_they_are_let_go_when_serving_fails(thread: threading.Thread) -> None:
     assert os.sched_getaffinity(0) == _of(thread) == allowed
 
 
+def test_where_it_moves_all_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To every processor in turn, then nowhere in particular."""
+    allowed = sorted(os.sched_getaffinity(0))
+    if len(allowed) == 1:
+        pytest.skip("needs two processors")
+    chosen: list[int | None] = [*allowed, *allowed, None]
+    seen: list[set[int]] = []
+    told = threading.Event()
+
+    def next_(now: int | None, busy: object, own: float) -> int | None:
+        seen.append(os.sched_getaffinity(main))
+        if not chosen:
+            told.set()
+            return None
+        return chosen.pop(0)
+
+    main = threading.get_native_id()
+    monkeypatch.setattr(one_processor, "LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(one_processor, "choice", next_)
+    with on_one_processor():
+        assert told.wait(60)
+    assert seen[1 : 2 * len(allowed) + 1] == [{one} for one in (*allowed, *allowed)]
+    assert seen[2 * len(allowed) + 1] == set(allowed)
+
+
 def test_only_a_processor_we_may_use_is_chosen() -> None:
     """As in a container that was given some of them."""
     for only in os.sched_getaffinity(0):
@@ -68,3 +95,28 @@ def test_where_the_system_cannot_nothing_is_done(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delattr(os, "sched_setaffinity")
     with on_one_processor():
         assert os.sched_getaffinity(0) == allowed
+
+
+@pytest.mark.parametrize(
+    ("now", "busy", "own", "then"),
+    [
+        (0, {0: 0.0, 1: 0.0}, 0.0, 0),  # nothing to do
+        (0, {0: 0.95, 1: 0.8}, 0.95, 0),  # the database beside us
+        (0, {0: 1.0, 1: 1.0}, 0.8, 0),  # which also comes to ours now and then
+        (0, {0: 1.0, 1: 1.0}, 0.5, None),  # others work everywhere
+        (None, {0: 1.0, 1: 1.0}, 0.9, None),
+        (None, {0: 0.7, 1: 0.6}, 0.5, 1),  # they have gone
+        (0, {0: 1.0, 1: 0.1, 2: 0.2, 3: 0.1}, 0.5, 1),  # somebody is bound to ours
+        (1, {0: 0.2, 1: 1.0, 2: 0.0, 3: 0.3}, 0.9, 1),  # not worth a move
+        (0, {0: 1.0, 1: 1.0, 2: 1.0, 3: 1.0}, 0.9, 0),  # others have three
+    ],
+)
+def test_choice(now: int | None, busy: dict[int, float], own: float, then: int | None) -> None:
+    assert choice(now, busy, own) == then
+
+
+def test_what_the_kernel_says_is_read() -> None:
+    allowed = os.sched_getaffinity(0)
+    before = one_processor._in_use(allowed)
+    assert before.keys() == allowed
+    assert all(seconds > 0 for seconds in before.values())
