@@ -7,8 +7,7 @@ read: a name in a row never becomes an import.
 
 import re
 from collections.abc import Callable, Mapping
-from functools import cache
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final
 from uuid import UUID
 
 import orjson
@@ -19,15 +18,11 @@ from eventsourcing.persistence import (
     MapperDeserialisationError,
     StoredEvent,
 )
-from pydantic import ConfigDict, TypeAdapter
-from typing_extensions import TypedDict
 
+from ledger.bodies import body_reader
 from ledger.canonical import CanonicalError, canonical_json, format_id, format_time
 from ledger.errors import InvalidError
-from ledger.events import TOPICS, Actor, Event, Fact, Id, Time, data_of
-from ledger.frozen import made_of
-
-F = TypeVar("F", bound=Fact)
+from ledger.events import Event, data_of
 
 MAX_BODY: Final = 60 * 1024
 """Bytes. An entry bundle of 256 such bodies still fits a 16 MiB message."""
@@ -86,27 +81,6 @@ class EventMapper(Mapper[UUID]):
         )
 
 
-class _Body(TypedDict, Generic[F]):
-    """A stored body, as one validator reads it."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[misc]  # pydantic's way
-
-    actor: Actor
-    at: Time
-    causation_id: Id | None
-    correlation_id: str
-    data: F
-    id: Id
-    reason: str | None
-
-
-@cache
-def _reader(topic: str) -> Callable[[bytes], dict[str, Any]]:
-    """What reads the bodies of a topic. KeyError: it is not in the registry."""
-    kind: Any = TOPICS[topic]  # made when first needed: there are many, and each takes milliseconds
-    return TypeAdapter(_Body[kind]).validator.validate_json
-
-
 def read_event(
     stream_id: UUID,
     version: int,
@@ -122,12 +96,11 @@ def read_event(
     try:
         if topic in upcasts:
             topic, body = _upcast(topic, body, upcasts)
-        parts = _reader(topic)(body)
+        return body_reader(topic)(stream_id, version, body)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise StoredEventError(
             f"version {version} of stream {stream_id} cannot be read: {_reason(error)}"
         ) from error
-    return made_of(Event, originator_id=stream_id, originator_version=version, **parts)
 
 
 def _upcast(
