@@ -121,11 +121,21 @@ def moment(value: datetime) -> bytes:
     return _moment(value)[4:]
 
 
-def copied(kinds: Sequence[Kind], rows: Iterable[Sequence[object]]) -> Iterator[bytes]:
-    """Yield what `COPY … FROM STDIN (FORMAT binary)` is given for these rows, signature and trailer
-    included (PostgreSQL documentation, COPY, "Binary Format")."""
+def packed(kinds: Sequence[Kind], row: Sequence[object]) -> bytes:
+    """Return a row as COPY takes it in binary: how many items, and they."""
+    return _columns(len(kinds)) + b"".join(
+        [kind.item(value) for kind, value in zip(kinds, row, strict=True)]
+    )
+
+
+def framed(rows: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield what `COPY … FROM STDIN (FORMAT binary)` is given for these packed rows, signature and
+    trailer included (PostgreSQL documentation, COPY, "Binary Format")."""
     yield _SIGNATURE
-    head = _columns(len(kinds))
-    for row in rows:
-        yield head + b"".join([kind.item(value) for kind, value in zip(kinds, row, strict=True)])
+    yield from rows
     yield _TRAILER
+
+
+def copied(kinds: Sequence[Kind], rows: Iterable[Sequence[object]]) -> Iterator[bytes]:
+    """Yield what COPY is given for these rows."""
+    return framed(packed(kinds, row) for row in rows)

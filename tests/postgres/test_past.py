@@ -3,17 +3,21 @@
 from collections import Counter
 
 import psycopg
+import pytest
 
 from ledger.events import TOPICS
 from projections.verify import check_ledger
 from support.databases import Cluster, Database
 from support.past import generate
 
-EVENTS = 4000
+EVENTS = 6000
 
 
-def test_nothing_is_wrong_with_a_made_up_past_and_every_topic_occurs(database: Database) -> None:
-    past = generate(database.owner_dsn, events=EVENTS, seed=1)
+def test_nothing_is_wrong_with_a_made_up_past_and_every_topic_occurs(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("support.past._MOULD", EVENTS // 2)  # the other half are copies
+    past = generate(database.owner_dsn, events=EVENTS, seed=3)
     assert EVENTS <= past.events < EVENTS + 50
     report = check_ledger(database.service_dsn)
     assert report.ok, str(report)

@@ -3,13 +3,14 @@
     past = generate(database.owner_dsn, events=3000, seed=1)
 
 Every topic occurs from some 3000 events on. For benchmarks and for tests of everything that looks
-back; what is written is what appending would have written, but idempotency records.
+back; what is written is what appending would have written, but idempotency records. A long past is
+a mould, made by the rules and folds, and copies of it that live by other names up to an hour earlier.
 """
 
 import gc
 import time
-from collections.abc import Callable
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,7 +25,9 @@ from support import past_scenery as scenery
 from support.past_book import Book
 from support.past_forms import Forms, made_up_issuer
 from support.past_lives import SENSITIVE_TWISTS, TWISTS, GrantLife
-from support.past_terms import scopes
+from support.past_mould import Mould
+from support.past_press import Press
+from support.past_terms import MINUTE, scopes
 from support.past_world import Life, World
 
 START: Final = datetime(2024, 1, 1, tzinfo=UTC)
@@ -32,6 +35,7 @@ SPAN: Final = timedelta(days=730)
 _AUTHORITY: Final = UUID("0d9cb46e-0000-4000-8000-0000000000ca")
 _ORIGIN: Final = "past.fedledger.example"
 _USERS: Final = 20_000
+_MOULD: Final = 20_000  # events that the rules and folds make; what is more is copied from them
 
 
 @dataclass(frozen=True)
@@ -70,22 +74,22 @@ def generate(
     """
     founding = founding or _founding(start)
     began = time.perf_counter()
-    book = Book(Random(seed))
-    world = World(book, founding.forms, founding.authority_id, start)
-    with _writing(book, dsn):
-        _populate(world, events, founding)
-
-        def enough() -> bool:
-            if not book.frontier.size % 1000:
-                progress(book.frontier.size)
-            return book.frontier.size >= events
-
-        world.live(enough)
-        world.settle()
-        book.close()
-    assert book.last is not None
+    world = World(Book(Random(seed)), founding.forms, founding.authority_id, start)
+    press = Press()
+    with _uncollected():
+        press.write(dsn, cast(world, events, founding).told(), progress)
+    assert press.last is not None
     took = time.perf_counter() - began
-    return Past(book.frontier.size, start, book.last, world.tokens, took)
+    return Past(press.frontier.size, start, press.last, world.tokens, took)
+
+
+def cast(world: World, events: int, founding: Founding) -> Mould:
+    """Let happen what a past of so many events is made of."""
+    book = world.book
+    book.copies = max(1, round(events / _MOULD))
+    _populate(world, events, founding)
+    world.live(lambda: book.size >= events)
+    return Mould(book)
 
 
 def furnish(dsn: str, home: Path, events: int, seed: int = 1, **more: Any) -> Past:
@@ -108,28 +112,26 @@ def _founding(start: datetime) -> Founding:
 
 
 @contextmanager
-def _writing(book: Book, dsn: str) -> Any:
-    # States refer to no cycles, and there are a hundred thousand: collecting finds nothing.
+def _uncollected() -> Iterator[None]:
+    # What is kept refers to no cycles, and there are millions: collecting finds nothing.
     gc.disable()
     try:
-        book.open(dsn)
         yield
     finally:
         gc.enable()
-        with suppress(Exception):
-            book.abandon()
 
 
 def _populate(world: World, events: int, founding: Founding) -> None:
-    peers, between_grants, between_notes = scenery.pace(events, SPAN)
+    copied = events / world.book.copies
     world.create(founding.origin, verifier_key(founding.origin, b"\x01" * 32))
     scenery.employ(world)
     world.begin(scenery.staff_changes(world, SPAN))
     world.begin(scenery.authority_life(world, SPAN, founding.log_key))
     world.begin(scenery.access_log(world, SPAN))
-    world.begin(scenery.notes(world, between_notes))
-    world.begin(_peers(world, peers))
-    world.begin(_proposals(world, between_grants), timedelta(days=3))
+    world.begin(scenery.strangers(world, max(SPAN * 44 / copied, MINUTE)))
+    world.begin(scenery.readers(world, max(SPAN * 58 / events, MINUTE)))
+    world.begin(_peers(world, max(8, int(copied / 2000))))
+    world.begin(_proposals(world, SPAN * 10 / copied), timedelta(days=3))
 
 
 def _peers(world: World, count: int) -> Life:
@@ -153,7 +155,7 @@ def _proposals(world: World, every: timedelta) -> Life:
         wanted = world.one_of(
             sensitive if twist in SENSITIVE_TWISTS or world.chance(0.15) else plain
         )
-        user = f"user-{world.book.dice.randrange(_USERS):05d}"
+        user = f"user-{world.book.dice.randrange(_USERS // world.book.copies):05x}"
         peer = world.book.dice.randrange(len(world.peers))
         world.begin(GrantLife(world, peer, wanted, user, twist).live())
         yield world.between(every / 5, every * 1.8)

@@ -5,9 +5,9 @@ those of real ones. Signing some hundred thousand would take longer than all the
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, cached_property
 from hashlib import sha1, sha256
 from random import Random
 from typing import Final
@@ -22,14 +22,15 @@ from ca.profile import SigningOrder, certificate_builder, order_extensions
 from ledger.events import IssuanceAuthorized
 from ledger.issuance import Request, Signed
 
-SUBJECT_LENGTH: Final = 10  # characters of a subject user's id: a form has room for no other
+_NAME: Final = "peer-0123456789ab"  # a form has no room for longer names and users
 _GRANT: Final = "0d9cb46e-5a0c-4a39-9d4e-0b6f5f1a7c11"
 _SUBJECT: Final = "user-00000"
 _SERIAL: Final = "4f" + "ab" * 15
 _BEGIN: Final = datetime(2031, 1, 2, 3, 4, 5, tzinfo=UTC)
 _END: Final = datetime(2032, 2, 3, 4, 5, 6, tzinfo=UTC)
+TAIL: Final = 24
+"""Octets of a signature that are filled in, at the end."""
 _POINT: Final = 64  # octets of x and y
-_TAIL: Final = 24  # octets of a signature that are filled in
 
 
 def _key(number: int) -> ec.EllipticCurvePrivateKey:
@@ -48,62 +49,77 @@ _REQUEST: Final = (
     .sign(_PEER_KEY, hashes.SHA256(), ecdsa_deterministic=True)
     .public_bytes(Encoding.DER)
 )
+_IN_REQUEST: Final = _REQUEST.index(_SPKI[-_POINT:])
+BEFORE_POINT: Final = _SPKI[:-_POINT]
+"""Of a SubjectPublicKeyInfo; its key's point is the rest."""
+
+
+def point_of(csr: bytes) -> bytes:
+    """Where the key of a request of this form is on its curve, x and y."""
+    return csr[_IN_REQUEST : _IN_REQUEST + _POINT]
 
 
 def request(dice: Random) -> Request:
     """A request with a key never seen before."""
     point = dice.randbytes(_POINT)
-    der = _REQUEST.replace(_SPKI[-_POINT:], point)[:-_TAIL] + dice.randbytes(_TAIL)
-    return Request(der, sha256(der).hexdigest(), sha256(_SPKI[:-_POINT] + point).hexdigest())
+    der = _REQUEST.replace(_SPKI[-_POINT:], point)[:-TAIL] + dice.randbytes(TAIL)
+    return Request(der, sha256(der).hexdigest(), sha256(BEFORE_POINT + point).hexdigest())
 
 
 @dataclass
 class Forms:
-    """Certificates by one issuer, who signs one form per common name."""
+    """Certificates by one issuer, who signs one form."""
 
     issuer: x509.Certificate
     key: ec.EllipticCurvePrivateKey
     chain: Sequence[bytes]  # DER, the issuer first
-    _forms: dict[str, bytes] = field(default_factory=dict)
 
-    def _form(self, common_name: str) -> bytes:
-        if common_name not in self._forms:
-            order = SigningOrder(
-                issuance_id=_GRANT,
-                csr_der=_REQUEST,
-                key_digest=sha256(_SPKI).hexdigest(),
-                serial=_SERIAL,
-                not_before=_BEGIN,
-                not_after=_END,
-                common_name=common_name,
-                san_uri=f"urn:uuid:{_GRANT}",
-                extensions=order_extensions(_GRANT, _SUBJECT),
-            )
-            builder = certificate_builder(order, self.issuer)
-            signed = builder.sign(self.key, hashes.SHA256(), ecdsa_deterministic=True)
-            self._forms[common_name] = signed.public_bytes(Encoding.DER)
-        return self._forms[common_name]
+    @cached_property
+    def _form(self) -> bytes:
+        order = SigningOrder(
+            issuance_id=_GRANT,
+            csr_der=_REQUEST,
+            key_digest=sha256(_SPKI).hexdigest(),
+            serial=_SERIAL,
+            not_before=_BEGIN,
+            not_after=_END,
+            common_name=_NAME,
+            san_uri=f"urn:uuid:{_GRANT}",
+            extensions=order_extensions(_GRANT, _SUBJECT),
+        )
+        builder = certificate_builder(order, self.issuer)
+        signed = builder.sign(self.key, hashes.SHA256(), ecdsa_deterministic=True)
+        return signed.public_bytes(Encoding.DER)
 
     def certificate(self, order: IssuanceAuthorized, subject_user_id: str, dice: Random) -> Signed:
         """What the issuer would have answered to this order."""
         (san,) = order.san
-        point = order.csr[(found := _REQUEST.index(_SPKI[-_POINT:])) : found + _POINT]
-        spki = _SPKI[:-_POINT] + point
+        point = point_of(order.csr)
         der = (
-            self._form(order.subject)
-            .replace(_SPKI, spki)
-            .replace(sha1(_SPKI[-_POINT - 1 :]).digest(), sha1(b"\x04" + point).digest())
+            self._form.replace(_SPKI, BEFORE_POINT + point)
+            .replace(key_identifier(_SPKI[-_POINT:]), key_identifier(point))
             .replace(bytes.fromhex(_SERIAL), bytes.fromhex(order.serial))
-            .replace(_der_time(_BEGIN), _der_time(order.not_before))
-            .replace(_der_time(_END), _der_time(order.not_after))
+            .replace(_NAME.encode(), order.subject.encode())
+            .replace(der_time(_BEGIN), der_time(order.not_before))
+            .replace(der_time(_END), der_time(order.not_after))
             .replace(_GRANT.encode(), san.removeprefix("urn:uuid:").encode())
             .replace(_SUBJECT.encode(), subject_user_id.encode())
-        )[:-_TAIL] + dice.randbytes(_TAIL)
-        size = 4 + int.from_bytes(der[6:8], "big")  # of the TBSCertificate, which begins at 4
-        return Signed(der, sha256(der).hexdigest(), sha256(der[4 : 4 + size]).hexdigest())
+        )[:-TAIL] + dice.randbytes(TAIL)
+        return Signed(der, sha256(der).hexdigest(), sha256(der[to_be_signed(der)]).hexdigest())
 
 
-def _der_time(moment: datetime) -> bytes:
+def to_be_signed(der: bytes) -> slice:
+    """Where in a certificate its TBSCertificate is, which begins at 4."""
+    return slice(4, 8 + int.from_bytes(der[6:8], "big"))
+
+
+def key_identifier(point: bytes) -> bytes:
+    """Of a public key by its point (RFC 5280 §4.2.1.2, the first method)."""
+    return sha1(b"\x04" + point).digest()
+
+
+def der_time(moment: datetime) -> bytes:
+    """As a UTCTime, which certificates have in whole seconds."""
     return f"{moment:%y%m%d%H%M%SZ}".encode()
 
 

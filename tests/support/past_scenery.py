@@ -1,9 +1,9 @@
 """What goes on around the grants of a made-up past: peers, operators, policy, authorities, notes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from itertools import cycle
-from typing import Any, Final
+from typing import Final
 
 from ledger import authorities, grants, identity, operators, peers
 from ledger.authorities import Authority
@@ -19,7 +19,7 @@ from ledger.grant_state import TERMINAL
 from ledger.identity import Identity
 from ledger.operators import Operator
 from support.past_forms import made_up_issuer
-from support.past_terms import DAY, HOUR, MINUTE
+from support.past_terms import DAY, HOUR
 from support.past_world import LOCAL, RECONCILER, STRANGER, Life, World, as_peer
 
 PEOPLE: Final = (
@@ -78,8 +78,9 @@ def peer_life(world: World, number: int) -> Life:
     while True:
         yield world.between(60 * DAY, 400 * DAY)
         if world.chance(0.3):
-            url = f"https://peer-{number + 1}.example/v{world.now:%Y%m}"
-            world.change_peer(number, peers.update(world.peer(number), url))
+            peer = world.peer(number)
+            url = f"https://{peer.name}.example/v{world.now:%Y%m}"
+            world.change_peer(number, peers.update(peer, url))
             continue
         world.change_peer(number, peers.suspend(world.peer(number), world.reason()))
         yield world.between(HOUR, 20 * DAY)
@@ -147,12 +148,20 @@ def access_log(world: World, span: timedelta) -> Life:
         world.identity = world.keep(Identity, world.identity, LEDGER_ID, facts, RECONCILER)
 
 
-def notes(world: World, every: timedelta) -> Life:
-    """Denied calls, strangers' tokens, reads of the trail and exports, about one in each `every`."""
-    kinds: Iterator[Any] = cycle((_denied, _rejected, _read, _denied, _rejected, _read, _exported))
-    while True:
+def strangers(world: World, every: timedelta) -> Life:
+    """Denied calls and tokens that open nothing, about one in each `every`."""
+    return _notes(world, every, (_denied, _rejected))
+
+
+def readers(world: World, every: timedelta) -> Life:
+    """Reads of the trail and exports, about one in each `every`."""
+    return _notes(world, every, (_read, _read, _exported))
+
+
+def _notes(world: World, every: timedelta, kinds: Sequence[Callable[[World], None]]) -> Life:
+    for note in cycle(kinds):
         yield world.between(every / 10, every * 1.9)
-        next(kinds)(world)
+        note(world)
 
 
 def _denied(world: World) -> None:
@@ -179,7 +188,7 @@ def _read(world: World) -> None:
 
 
 def _exported(world: World) -> None:
-    size = world.book.frontier.size
+    size = world.book.size
     fact = ExportMade(
         format="jsonl",
         filter=(("first", "1"),),
@@ -189,8 +198,3 @@ def _exported(world: World) -> None:
         sha256=world.book.dice.randbytes(32).hex(),
     )
     world.note(fact, world.any("auditor"))
-
-
-def pace(events: int, span: timedelta) -> tuple[int, timedelta, timedelta]:
-    """How many peers, and how often a grant is proposed and a note written, for so many events."""
-    return max(8, events // 2000), span * 10 / events, max(span * 25 / events, MINUTE)

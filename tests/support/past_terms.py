@@ -93,8 +93,7 @@ class Proposed:
             yield world.between(HOUR, 5 * DAY)
             by, reason = world.any("operator"), "looked into, see the ticket"
             facts = alarms.acknowledge(alarm, reason)
-            alarm = world.book.append(Alarm, alarm, alarm.id, facts, world.now, by, reason=reason)
-        world.book.settle(alarm)
+            world.book.append(Alarm, alarm, alarm.id, facts, world.now, by, reason=reason)
 
     def _try(self, step: Callable[[], object], tries: int = 8) -> Told:
         """Take a step; where it is refused, wait and try again, some times."""

@@ -6,7 +6,7 @@ each command, so that nothing is recorded that could not have happened.
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from heapq import heappop, heappush
 from typing import Any, Final, TypeVar
 from uuid import UUID
@@ -41,6 +41,9 @@ REASONS: Final = (
     "suspicious queries",
     "on-call decision, see the incident report",
 )
+EARLIEST: Final = timedelta(hours=1)
+"""How much earlier than the mould a copy may live."""
+_LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 _CREDENTIAL_LIFE: Final = timedelta(days=366)
 
 
@@ -63,6 +66,7 @@ class World:
     tokens: dict[str, str] = field(default_factory=dict)  # role → text of a live credential
     _waiting: list[tuple[datetime, int, Life]] = field(default_factory=list)
     _begun: int = 0
+    _quiet_until: datetime = _LONG_AGO
 
     # ---- time ----
 
@@ -74,7 +78,11 @@ class World:
         """Let everybody act in turn until it is enough, or nobody has anything left to do."""
         waiting = self._waiting
         while waiting and not until():
-            self.now, number, life = heappop(waiting)
+            at, number, life = heappop(waiting)
+            if at < self._quiet_until:
+                heappush(waiting, (self._quiet_until, number, life))
+                continue
+            self.now = at
             pause = next(life, None)
             if pause is not None:
                 heappush(waiting, (self.now + pause, number, life))
@@ -105,8 +113,7 @@ class World:
     # ---- what is written ----
 
     def note(self, fact: Fact, by: Actor) -> None:
-        note = self.book.append(Note, None, self.book.uuid(), [fact], self.now, by)
-        self.book.settle(note)
+        self.book.append(Note, None, self.book.uuid(), [fact], self.now, by)
 
     def alarm(self, kind: str, about: Sequence[str], detail: str, by: Actor) -> Alarm:
         facts = alarms.raise_alarm(kind, about, detail)
@@ -138,12 +145,14 @@ class World:
 
     def over(self, grant: Grant) -> None:
         """Nothing more will happen to this grant."""
-        self.book.settle(grant)
         del self.grants[grant.id]
         self.of_peer[grant.peer_id].discard(grant.id)
 
     def keep(self, kind: type[S], state: S | None, id_: UUID, facts: Any, by: Actor) -> S:
         """Record facts of a stream that is neither grant nor note."""
+        if kind in (Operator, Policy):
+            # Copies live up to an hour earlier: what they do is under these people and rules too.
+            self._quiet_until = self.now + EARLIEST
         return self.book.append(kind, state, id_, facts, self.now, by, reason=self.reason())
 
     # ---- the beginning ----
@@ -209,10 +218,10 @@ class World:
 
     def register_peer(self) -> int:
         """A new peer, pending; its number."""
-        number = len(self.peers)
-        facts = peers.register(f"Peer {number + 1}", f"https://peer-{number + 1}.example")
+        name = f"peer-{self.book.dice.getrandbits(48):012x}"
+        facts = peers.register(name, f"https://{name}.example")
         self.peers.append(self.keep(Peer, None, self.book.uuid(), facts, self.any("admin")))
-        return number
+        return len(self.peers) - 1
 
     def change_peer(self, number: int, facts: Sequence[Fact]) -> Peer:
         peer = self.peers[number]
@@ -227,17 +236,6 @@ class World:
 
     def approvers(self, grant: Grant) -> dict[str, Operator]:
         return {one.approver: self.operators[one.approver] for one in grant.approvals}
-
-    def settle(self) -> None:
-        """Write the rows of everything that could have gone on."""
-        for state in [
-            *self.peers,
-            *self.operators.values(),
-            *self.grants.values(),
-            *self.authorities.values(),
-            self.policy,
-        ]:
-            self.book.settle(state)
 
 
 def as_peer(peer: Peer, *, certificate: str | None = None) -> Actor:

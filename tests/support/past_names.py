@@ -1,0 +1,65 @@
+"""The names in a made-up past, found by their shape, and how each copy of it exchanges them.
+
+Ids, serials, accessors, digests, and the names of peers, users and requests are exchanged letter by
+letter, so that nothing changes its length. What else stands in a text is nothing to it.
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from random import Random
+from typing import Final
+from uuid import UUID
+
+_MOMENT: Final = rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
+_NAME: Final = (
+    rb"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{64}|[0-9a-f]{32}|[0-9a-z]{16}"
+    rb"|(?<=peer-)[0-9a-f]{12}|(?<=req-)[0-9a-f]{12}|(?<=user-)[0-9a-f]{5}"
+)
+# Whole words, of base64's alphabet too: what stands somewhere within octets is no name.
+FOUND: Final = re.compile(
+    rb"(?<![0-9A-Za-z+/=])(?:(?P<moment>" + _MOMENT + rb")|(?P<name>" + _NAME
+    + rb")|[0-9A-Za-z+/=]{16,})(?![0-9A-Za-z+/=])"
+)  # fmt: skip
+# A UUID keeps its version and variant (RFC 9562 §4), a serial its first digit, below 8.
+_EXCHANGED: Final = ("567", "89ab", "0123cdef", "ghijklmnopqrstuvwxyz")
+
+
+@dataclass(frozen=True)
+class Copy:
+    """By which names a copy lives, and how much earlier. Tables of `bytes.translate`: `letters` for
+    names that are written, `octets` for those in binary, which mean the same."""
+
+    letters: bytes
+    octets: bytes
+    earlier: timedelta
+
+    def text(self, old: str) -> str:
+        """Exchange the names in a text."""
+        return FOUND.sub(
+            lambda found: found[0].translate(self.letters) if found["name"] else found[0],
+            old.encode(),
+        ).decode()
+
+    def uuid(self, old: UUID) -> UUID:
+        return UUID(bytes=old.bytes.translate(self.octets))
+
+    def moment(self, old: datetime) -> datetime:
+        return old - self.earlier
+
+
+MOULD: Final = Copy(bytes(range(256)), bytes(range(256)), timedelta(0))
+
+
+def another_copy(dice: Random, seconds: int) -> Copy:
+    """A copy with names of its own, so much earlier: certificates have no smaller unit."""
+    letters = {"4": "4"}
+    for group in _EXCHANGED:
+        letters.update(zip(group, dice.sample(group, len(group)), strict=True))
+    octets = [int(letters[f"{one >> 4:x}"] + letters[f"{one & 15:x}"], 16) for one in range(256)]
+    old, new = "".join(letters).encode(), "".join(letters.values()).encode()
+    return Copy(bytes.maketrans(old, new), bytes(octets), timedelta(seconds=seconds))
+
+
+def names_in(body: bytes) -> set[bytes]:
+    return {found[0] for found in FOUND.finditer(body) if found["name"]}
