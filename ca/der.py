@@ -1,6 +1,6 @@
 """The outline of DER (X.690), read and written: where elements begin and end, within bounds.
 
-It interprets nothing: no types, no names, no keys. It exists for what a full parser does not give:
+It interprets nothing but object identifiers: no names, no keys. It exists for what a full parser does not give:
 a bound on the work before it starts, and the exact bytes of a part after it.
 """
 
@@ -69,14 +69,25 @@ def children(der: bytes) -> list[Element]:
     return found
 
 
-def after_first(content: bytes) -> bytes:
-    """Return what follows the first element in the content of one.
+def split_first(content: bytes) -> tuple[Element, bytes]:
+    """Return the first element in the content of one, and what follows it.
 
     Raises:
         DerError: there is no element.
     """
-    _, _, end = _header(content, 0)
-    return content[end:]
+    tag, start, end = _header(content, 0)
+    return Element(tag, content[start:end], content[:end]), content[end:]
+
+
+def oid_text(content: bytes) -> str:
+    """Return the dotted form of an object identifier (X.690 §8.19) that a parser has taken."""
+    arcs = [0]
+    for octet in content:
+        arcs[-1] = arcs[-1] << 7 | octet & 0x7F
+        if octet < 0x80:
+            arcs.append(0)
+    root = min(arcs[0] // 40, 2)
+    return ".".join(map(str, [root, arcs[0] - 40 * root, *arcs[1:-1]]))
 
 
 def only_element(der: bytes) -> Element:

@@ -12,16 +12,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import NameOID
 from cryptography.x509.oid import SignatureAlgorithmOID as Signature
 
+from ca import extensions
 from ca.csr import PARSER_ERRORS, key_digest
-from ca.der import OCTET_STRING, Element, after_first, children, encode, only_element
+from ca.der import children, encode, only_element
 
 DEFAULT_ARC: Final = "1.3.6.1.4.1.99999"
 """The arc of our two extensions; unregistered, hence configurable."""
@@ -45,8 +47,6 @@ _SIGNATURES: Final = frozenset(
     }
 )
 _UTF8_STRING: Final = 0x0C
-_EXTENSIONS: Final = 0xA3
-_CRITICAL: Final = b"\x01\x01\xff"  # a BOOLEAN; that an extension is not is not written in DER
 _TBS_FIELDS: Final = 8  # RFC 5280 §4.1 without the two unique identifiers, which are obsolete
 
 
@@ -185,9 +185,10 @@ def certificate_builder(order: SigningOrder, issuer: x509.Certificate) -> x509.C
         .not_valid_after(order.not_after)
         .public_key(key)
     )
-    subject_key_id = x509.SubjectKeyIdentifier.from_public_key(key)
-    for extension, critical in _profile(order, issuer, subject_key_id):
-        builder = builder.add_extension(extension, critical)
+    own_id = extensions.key_ids(_spki(key)).older
+    for oid, critical, value in _profile(order, own_id, _key_id(issuer)):
+        written = x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), value)
+        builder = builder.add_extension(written, critical)
     return builder
 
 
@@ -209,17 +210,21 @@ def check_certificate(
     """
     if not chain:
         raise ValueError("no chain to check against")
-    issuers, broken = _pinned(tuple(chain))
+    pinned = _pinned(tuple(chain))
     try:
         certificate = x509.load_der_x509_certificate(der)
         fields = children(children(der)[0].der)
-        found = _found_extensions(certificate, fields)
-        wanted = _wanted_extensions(certificate, order, issuers[0])
+        found = extensions.found_in(fields)
+        own = extensions.key_ids(_spki(certificate.public_key()))
+        wanted = (
+            *_profile(order, own.older, pinned.key_id),
+            extensions.subject_key_id(own.newer),  # either will do
+        )
         return (
             *_check_fields(certificate, order, len(fields)),
-            *_check_signature(certificate, issuers[0]),
-            *broken,
-            *_check_extensions(found, wanted, allowed_extra_oids),
+            *_check_signature(certificate, pinned.issuer),
+            *pinned.findings,
+            *extensions.differences(found, wanted, allowed_extra_oids),
         )
     except PARSER_ERRORS as error:
         return (f"certificate: cannot be read ({type(error).__name__})",)
@@ -245,38 +250,17 @@ def certificate_sha256(der: bytes) -> str:
 
 
 def _profile(
-    order: SigningOrder, issuer: x509.Certificate, subject_key_id: x509.SubjectKeyIdentifier
-) -> list[tuple[x509.ExtensionType, bool]]:
-    """Every extension of the ordered certificate with its criticality: the profile, once."""
-    issuer_key_id = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-    own: Iterable[tuple[x509.ExtensionType, bool]] = (
-        (x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), value), False)
-        for oid, value in order.extensions
-    )
-    return [
-        (_DIGITAL_SIGNATURE, True),
-        (_CLIENT_AUTH, False),
-        (_NO_CA, True),
-        (subject_key_id, False),
-        (x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_key_id), False),
-        (x509.SubjectAlternativeName([x509.UniformResourceIdentifier(order.san_uri)]), False),
-        *own,
-    ]
+    order: SigningOrder, key_id: bytes, issuer_key_id: bytes
+) -> tuple[extensions.Extension, ...]:
+    return extensions.profile(key_id, issuer_key_id, order.san_uri, order.extensions)
 
 
-_DIGITAL_SIGNATURE: Final = x509.KeyUsage(
-    digital_signature=True,
-    content_commitment=False,
-    key_encipherment=False,
-    data_encipherment=False,
-    key_agreement=False,
-    key_cert_sign=False,
-    crl_sign=False,
-    encipher_only=False,
-    decipher_only=False,
-)
-_CLIENT_AUTH: Final = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
-_NO_CA: Final = x509.BasicConstraints(ca=False, path_length=None)
+def _spki(key: CertificatePublicKeyTypes) -> bytes:
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _key_id(issuer: x509.Certificate) -> bytes:
+    return issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
 
 
 def _check_fields(
@@ -304,17 +288,25 @@ def _check_signature(certificate: x509.Certificate, issuer: x509.Certificate) ->
         yield "chain: the signature at depth 0 does not verify"
 
 
+class _Pinned(NamedTuple):
+    """A pinned chain: what checking by it needs, and which signatures in it do not verify."""
+
+    issuer: x509.Certificate
+    key_id: bytes
+    findings: tuple[str, ...]
+
+
 @lru_cache(maxsize=16)
-def _pinned(chain: tuple[bytes, ...]) -> tuple[tuple[x509.Certificate, ...], tuple[str, ...]]:
-    """Return a pinned chain's certificates, and which signatures among them do not verify: each by
-    the next, the last (the root) by itself. Worth keeping: it takes longer than all else here."""
-    issuers = tuple(x509.load_der_x509_certificate(link) for link in chain)
+def _pinned(chain: tuple[bytes, ...]) -> _Pinned:
+    """Read a chain: each is signed by the next, the last (the root) by itself. Worth keeping: it
+    takes longer than all else here."""
+    links = tuple(x509.load_der_x509_certificate(link) for link in chain)
     findings = (
         f"chain: the signature at depth {depth} does not verify"
-        for depth, (one, by) in enumerate(zip(issuers, [*issuers[1:], issuers[-1]], strict=True), 1)
+        for depth, (one, by) in enumerate(zip(links, [*links[1:], links[-1]], strict=True), 1)
         if not _is_signed_by(one, by)
     )
-    return issuers, tuple(findings)
+    return _Pinned(links[0], _key_id(links[0]), tuple(findings))
 
 
 def _is_signed_by(one: x509.Certificate, by: x509.Certificate) -> bool:
@@ -323,68 +315,3 @@ def _is_signed_by(one: x509.Certificate, by: x509.Certificate) -> bool:
     except (*PARSER_ERRORS, InvalidSignature):
         return False
     return True
-
-
-def _check_extensions(
-    found: Mapping[str, bytes],
-    wanted: Mapping[str, Sequence[bytes]],
-    extra: Mapping[str, bytes | None],
-) -> Iterable[str]:
-    for oid in sorted(wanted.keys() | found.keys()):
-        if oid not in found:
-            yield f"extension {oid}: missing"
-        elif oid in wanted:
-            if found[oid] not in wanted[oid]:
-                yield f"extension {oid}: not as ordered"
-        elif oid not in extra:
-            yield f"extension {oid}: not ordered"
-        elif not _is_extra(found[oid], extra[oid]):
-            yield f"extension {oid}: not as the authority is known to write it"
-
-
-def _is_extra(found: bytes, value: bytes | None) -> bool:
-    """Whether it is not critical, and has this value; None: whichever it has."""
-    return found[0] == OCTET_STRING if value is None else found == _written(value, critical=False)
-
-
-def _found_extensions(certificate: x509.Certificate, fields: Sequence[Element]) -> dict[str, bytes]:
-    """Return OID → all that follows it, as it stands and not as a parser would write it."""
-    extensions = [
-        extension
-        for field in fields
-        if field.tag == _EXTENSIONS
-        for sequence in children(field.der)
-        for extension in children(sequence.der)
-    ]
-    return {
-        parsed.oid.dotted_string: after_first(extension.content)
-        for parsed, extension in zip(certificate.extensions, extensions, strict=True)
-    }
-
-
-def _wanted_extensions(
-    certificate: x509.Certificate, order: SigningOrder, issuer: x509.Certificate
-) -> dict[str, list[bytes]]:
-    """Return OID → everything accepted behind it."""
-    # Two derivations of a key identifier are in use: RFC 5280 §4.2.1.2 (1), and the left 160 bits of
-    # SHA-256, RFC 7093 §2 (1), which newer releases of Go write.
-    spki = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    bit_string = children(spki)[1].content[1:]  # without the octet counting unused bits
-    older, newer = (
-        x509.SubjectKeyIdentifier(digest[:20])
-        for digest in (
-            hashlib.sha1(bit_string, usedforsecurity=False).digest(),
-            hashlib.sha256(bit_string).digest(),
-        )
-    )
-    wanted = {
-        extension.oid.dotted_string: [_written(extension.public_bytes(), critical=critical)]
-        for extension, critical in _profile(order, issuer, older)
-    }
-    wanted[newer.oid.dotted_string].append(_written(newer.public_bytes(), critical=False))
-    return wanted
-
-
-def _written(value: bytes, *, critical: bool) -> bytes:
-    """Return what stands behind an extension's OID, in DER (RFC 5280 §4.1)."""
-    return (_CRITICAL if critical else b"") + encode(OCTET_STRING, value)

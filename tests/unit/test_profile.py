@@ -15,7 +15,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ca.der import DerError, check_outline, children
+from ca.der import DerError, check_outline, children, oid_text
 from ca.profile import (
     SigningOrder,
     ValidityTooShort,
@@ -273,6 +273,17 @@ def test_sha_1_signatures_are_found() -> None:
     assert "signature: algorithm not accepted" in findings(forged)
 
 
+def test_an_extension_that_occurs_twice_is_found() -> None:
+    tbs, algorithm, signature = children(good())
+    *fields, last = children(tbs.der)
+    some = [one.der for one in children(children(last.der)[0].der)]
+    doubled = element(0xA3, element(0x30, *some, some[-1]))
+    forged = element(
+        0x30, element(0x30, *(part.der for part in fields), doubled), algorithm.der, signature.der
+    )
+    assert findings(forged) == ("certificate: cannot be read (ValueError)",)
+
+
 def test_fields_outside_the_profile_are_found() -> None:
     tbs, algorithm, signature = children(good())
     fields = [part.der for part in children(tbs.der)]
@@ -458,6 +469,21 @@ def test_validity_never_passes_the_grant(
     assert not_after - in_utc[0] >= timedelta(minutes=5)
     assert timedelta(seconds=60) <= in_utc[0] - not_before < timedelta(seconds=61)
     assert not_before.microsecond == not_after.microsecond == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("27", "0.39"),
+        ("28", "1.0"),
+        ("551d0f", "2.5.29.15"),
+        ("8837", "2.999"),  # of the examples in X.690 §8.19
+        ("2b06010401868d1f02", "1.3.6.1.4.1.99999.2"),
+        ("2b0601040182a464c6284001", "1.3.6.1.4.1.37476.9000.64.1"),
+    ],
+)
+def test_object_identifiers_are_read(content: str, text: str) -> None:
+    assert oid_text(bytes.fromhex(content)) == text
 
 
 def test_outline_bounds() -> None:
