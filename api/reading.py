@@ -5,7 +5,7 @@ the tables' names that show the rows of one position (`migrations/sql/0003_histo
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -119,11 +119,9 @@ class Reader:
         with ExitStack() as stack:
             yield self._begin(stack)
 
-    @contextmanager
-    def glance(self) -> Iterator[Connection[Any]]:
+    def glance(self) -> AbstractContextManager[Connection[Any]]:
         """A connection for a single statement, which sees what is there once it has its tables."""
-        with self._pool.connection() as connection:
-            yield connection
+        return self._pool.lent()
 
     @property
     def connections(self) -> tuple[int, int]:

@@ -6,15 +6,46 @@ sending, and with both processors free that halved the rate. What does not fit g
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from waitress.channel import HTTPChannel  # type: ignore[import-untyped]  # it ships no types
+from waitress.task import WSGITask  # type: ignore[import-untyped]
+
+
+class PromptTask(WSGITask):  # type: ignore[misc]  # it ships no types
+    """One request. The head of its response leaves with the first part of the body, in one packet."""
+
+    def write(self, data: bytes) -> None:
+        """Send a part of the body, and before the first one the head."""
+        if self.wrote_header:
+            super().write(data)
+        else:
+            with self.channel.together():
+                super().write(data)
 
 
 class PromptChannel(HTTPChannel):  # type: ignore[misc]  # it ships no types
     """One connection. Called by the thread that answers, while the other one may look at it."""
 
+    task_class = PromptTask
+    _kept: list[bytes] | None = None  # what is to leave together
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is written meanwhile leaves at the end, at once."""
+        self._kept = []
+        try:
+            yield
+        finally:
+            kept, self._kept = self._kept, None
+        self.write_soon(b"".join(kept))
+
     def write_soon(self, data: bytes) -> int:
         """Send `data`, or keep what cannot be sent yet; return how many bytes these are."""
+        if self._kept is not None:
+            self._kept.append(data)
+            return len(data)
         sent = self._sent_at_once(data) if data and type(data) is bytes else 0
         if sent and sent == len(data):
             return sent

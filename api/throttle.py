@@ -9,11 +9,13 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import ceil
 
 _MOST_SOURCES = 20_000  # then the one unseen for longest is forgotten
 
 
+@lru_cache(maxsize=1024)
 def source_of(address: str | None) -> str:
     """The unit that is counted: an IPv4 address, or an IPv6 /64, which one host can hold whole."""
     try:

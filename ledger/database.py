@@ -5,7 +5,8 @@ It holds the pool all reading goes through; it runs no statement of its own and 
 
 import logging
 import select
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from time import monotonic
 from typing import Any, Final, LiteralString
 
@@ -126,6 +127,15 @@ class Pool(ConnectionPool[psycopg.Connection[Any]]):
             return False
         return True
 
+    @contextmanager
+    def lent(self) -> Iterator[psycopg.Connection[Any]]:
+        """A connection for single statements; `connection` ends a transaction after it, too."""
+        connection = self.getconn()
+        try:
+            yield connection
+        finally:
+            self.putconn(connection)
+
     @property
     def use(self) -> tuple[int, int]:
         """How many connections are in use, and how many are open."""
@@ -181,14 +191,14 @@ class Reads:
         try:
             self._pool.open()
             try:
-                with self._pool.connection() as connection:
+                with self._pool.lent() as connection:
                     return ask(connection)
             except PoolTimeout:
                 raise  # it is away: asking again at once would only double the wait
             except (psycopg.OperationalError, psycopg.InterfaceError):
                 # The server was restarted, and this connection is of before. A read may be repeated.
                 self._pool.check()
-                with self._pool.connection() as connection:
+                with self._pool.lent() as connection:
                     return ask(connection)
         except psycopg.Error as error:
             raise condition_of(error) from None

@@ -17,6 +17,22 @@ MORE_THAN_FITS = 8 * 1024 * 1024
 """Bytes: beyond the socket's buffers and what waitress keeps before the writer has to wait."""
 
 
+Application = Callable[[dict[str, Any], Callable[..., object]], Iterable[bytes]]
+
+
+@contextmanager
+def serving(application: Application) -> Iterator[int]:
+    """The port of a server that answers everything with this."""
+    server = Server(application, Settings(port=0))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        yield server.port
+    finally:
+        server.stop()
+        thread.join()
+
+
 @contextmanager
 def caller(parts: list[bytes]) -> Iterator[socket.socket]:
     """Somebody connected to a server that answers everything with these parts, a slow reader."""
@@ -25,18 +41,11 @@ def caller(parts: list[bytes]) -> Iterator[socket.socket]:
         start("200 OK", [("Content-Length", str(sum(map(len, parts))))])
         return iter(parts)
 
-    server = Server(application, Settings(port=0))
-    serving = threading.Thread(target=server.run)
-    serving.start()
-    try:
-        with socket.socket() as made:
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            made.settimeout(60)
-            made.connect(("127.0.0.1", server.port))
-            yield made
-    finally:
-        server.stop()
-        serving.join()
+    with serving(application) as port, socket.socket() as made:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        made.settimeout(60)
+        made.connect(("127.0.0.1", port))
+        yield made
 
 
 def asked(made: socket.socket, length: int) -> bytes:
@@ -67,6 +76,40 @@ def test_it_arrives_whole_and_in_order_every_time(sizes: list[int]) -> None:
     with caller(parts) as made:
         for _ in range(3):
             assert asked(made, sum(sizes)) == b"".join(parts)
+
+
+def test_the_head_leaves_with_what_follows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    cases: list[tuple[str, list[bytes], list[int]]] = [  # how many bytes of the body in each send
+        ("200 OK", [b"whole"], [5]),
+        ("200 OK", [b"one", b"two"], [3, 3]),
+        ("200 OK", [b"", b"late"], [4]),
+        ("200 OK", [], [0]),
+        ("204 No Content", [], [0]),
+        ("304 Not Modified", [b"none of this"], [0]),
+    ]
+    sent: list[bytes] = []
+    send = PromptChannel.send
+
+    def watched(channel: PromptChannel, data: bytes, *, do_close: bool) -> int:
+        sent.append(bytes(data))
+        return int(send(channel, data, do_close=do_close))
+
+    def application(asked: dict[str, Any], start: Callable[..., object]) -> Iterable[bytes]:
+        status, parts, _ = cases[int(asked["PATH_INFO"][1:])]
+        start(status, [("Content-Length", str(sum(map(len, parts))))])
+        return iter(parts)
+
+    monkeypatch.setattr(PromptChannel, "send", watched)
+    with serving(application) as port:
+        for number, (status, _, sends) in enumerate(cases):
+            with socket.create_connection(("127.0.0.1", port), 60) as made:
+                made.sendall(f"GET /{number} HTTP/1.1\r\nConnection: close\r\n\r\n".encode())
+                while made.recv(1 << 16):
+                    pass
+            head, _, body = sent[0].partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 " + status.encode())
+            assert [len(body), *map(len, sent[1:])] == sends
+            sent.clear()
 
 
 def test_who_goes_away_in_the_middle_leaves_the_server_to_others() -> None:
