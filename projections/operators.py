@@ -135,11 +135,12 @@ _AFTER: Final = sql.SQL(
     "(registered_at, id) > "
     "((SELECT registered_at FROM federation_operators WHERE id = %(after)s), %(after)s)"
 )
+# Were the array's length known to the planner, it would plan anew for each: three times the work.
 _CREDENTIALS: Final = Lookup("""
 SELECT c.accessor, c.operator_id, c.token_sha256, c.expires_at, c.issued_at, c.revoked_at,
        o.kind, o.roles, o.enabled
 FROM federation_credentials c JOIN federation_operators o ON o.id = c.operator_id
-WHERE c.accessor = ANY($1)
+WHERE c.accessor = ANY((SELECT $1::text[])::text[])
 """)
 _SELECT_CREDENTIALS: Final = sql.SQL("""
 SELECT accessor, operator_id, token_sha256, expires_at, issued_at, revoked_at
