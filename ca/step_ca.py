@@ -74,8 +74,12 @@ class StepCaAuthority:
     _randomness: Callable[[int], bytes] = secrets.token_bytes
     _pause: Callable[[float], None] = time.sleep
     _extras: Mapping[str, bytes | None] = field(init=False)
+    _chain: tuple[bytes, ...] = field(init=False)
 
     def __post_init__(self) -> None:
+        links = (self.home.issuing, self.home.root)
+        chain = tuple(link.public_bytes(Encoding.DER) for link in links)
+        object.__setattr__(self, "_chain", chain)
         extension = provisioner_extension(self.home.provisioner, self.home.kid)
         extras = MappingProxyType({PROVISIONER_EXTENSION: extension})
         object.__setattr__(self, "_extras", extras)
@@ -113,8 +117,7 @@ class StepCaAuthority:
 
     def chain(self) -> tuple[bytes, ...]:
         """Return (issuing, root) in DER."""
-        links = (self.home.issuing, self.home.root)
-        return tuple(link.public_bytes(Encoding.DER) for link in links)
+        return self._chain
 
     def sign(self, order: SigningOrder, *, timeout: float) -> bytes:
         """Send the order, up to three times within `timeout`; the same serial each time.

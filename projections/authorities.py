@@ -7,12 +7,12 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from psycopg import Connection, sql
-from psycopg.rows import tuple_row
+from psycopg import Connection
 
 from ledger.appends import InlineProjection
 from ledger.authorities import Authority
 from ledger.canonical import canonical_json
+from ledger.lookups import Lookup
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ PROJECTION: Final = InlineProjection(
     rows=rows,
 )
 
-_ALL: Final = sql.SQL("""
+_ALL: Final = Lookup("""
 SELECT id, version, kind, chain, not_after, adopted_at, retired_at
 FROM federation_authorities ORDER BY adopted_at, id
 """)
@@ -68,8 +68,7 @@ FROM federation_authorities ORDER BY adopted_at, id
 
 def everything(connection: Connection[Any]) -> list[AuthorityRow]:
     """All authorities ever adopted, oldest first: a handful."""
-    with connection.cursor(row_factory=tuple_row) as cursor:
-        return [_read(*row) for row in cursor.execute(_ALL)]
+    return [_read(*row) for row in _ALL.rows(connection)]
 
 
 def _read(id_: UUID, version: int, kind: str, chain: list[str], *times: Any) -> AuthorityRow:

@@ -130,6 +130,12 @@ def test_what_was_not_there_yet_is_not_found(place: House) -> None:
         assert answer.status_code == 404, name
     answer = place.call("grant.list", token=place.admin, query=query)
     assert (answer.json["items"], answer.headers["ledger-position"]) == ([], str(before))
+    accessor = place.token(grant).split("_")[1]
+    for moment, status in (("", 200), (query, 404), ("", 200)):  # asked by a prepared statement
+        answer = place.call(
+            "enrollment-token.show", token=place.admin, query=moment, accessor=accessor
+        )
+        assert answer.status_code == status
     long_ago = place.call("peer.list", token=place.admin, query="as_of=2001-01-01T00:00:00Z")
     assert (long_ago.json["items"], long_ago.headers["ledger-position"]) == ([], "0")
 
