@@ -12,6 +12,8 @@ from uuid import UUID
 
 NULL: Final = b"\xff\xff\xff\xff"
 """The item that is no value: a length of -1."""
+LENGTH: Final = 4
+"""Bytes before an item's value: as many as a statement's own parameter has no need of."""
 
 # PostgreSQL documentation, 54.7: a length before every item; array_send() in arrayfuncs.c: number of
 # dimensions, whether there may be NULLs, the items' type, then how many and from which index.
@@ -101,11 +103,6 @@ def kind_of(column: str) -> Kind:
     return _KINDS.get(column, TEXT)
 
 
-def value_of(item: bytes) -> bytes | None:
-    """Return an item's value alone, as a statement takes a single one; None for NULL."""
-    return None if item == NULL else item[4:]
-
-
 def integer(value: int) -> bytes:
     """Return a single int8."""
     return _integer(value)
@@ -118,7 +115,7 @@ def real(value: float) -> bytes:
 
 def moment(value: datetime) -> bytes:
     """Return a single timestamptz of an aware moment."""
-    return _moment(value)[4:]
+    return _moment(value)[LENGTH:]
 
 
 def packed(kinds: Sequence[Kind], row: Sequence[object]) -> bytes:

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from ledger.appends import Append, InlineProjection
 from ledger.canonical import format_id, format_time
-from ledger.packing import BYTEA, INT8, TIMESTAMPTZ, UUIDS, integer, value_of
+from ledger.packing import BYTEA, INT8, LENGTH, NULL, TIMESTAMPTZ, UUIDS, integer
 from ledger.packing import moment as single_moment
 from ledger.statement import (
     CALLS,
@@ -25,15 +25,14 @@ from ledger.statement import (
     statement,
 )
 from ledger.tlog.entry import entry_text, leaf_hash
-from ledger.tlog.merkle import Frontier, Node
+from ledger.tlog.merkle import Frontier
 
 _TICK: Final = timedelta(microseconds=1)
 
 _Items: TypeAlias = tuple[bytes, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """The head row: how many events, the tree's right edge, and when the last one was recorded."""
 
     frontier: Frontier
@@ -65,14 +64,17 @@ class Plan(NamedTuple):
 
 @dataclass(slots=True)
 class _Places:
-    """How far a plan has come."""
+    """How far a plan has come, and the rows of each part so far."""
 
     frontier: Frontier
     last: datetime
-    nodes: list[Node] = field(default_factory=list)
     written: list[Written] = field(default_factory=list)
     leaves: list[bytes] = field(default_factory=list)
-    events: list[_Items] = field(default_factory=list)  # in the order of EVENTS
+    events: list[_Items] = field(default_factory=list)
+    nodes: list[_Items] = field(default_factory=list)
+    claims: list[_Items] = field(default_factory=list)
+    calls: list[_Items] = field(default_factory=list)
+    rows: dict[InlineProjection, list[_Items]] = field(default_factory=dict)
 
 
 def plan(
@@ -86,18 +88,16 @@ def plan(
     for append in appends:
         _place(append, places, now, stream_type)
     after = Head(places.frontier, places.last)
-    reads = _reads(appends)
-    tables = _rows(appends)
+    # Always in one order: the statement's text is its cache key, and the order locks are taken in.
+    tables = sorted(places.rows, key=_name)
     parts: list[tuple[Columns, Sequence[_Items]]] = [
         (EVENTS, places.events),
-        (NODES, [_node(node) for node in places.nodes]),
-        (CLAIMS, _claims(appends, places.written)),
-        (CALLS, _calls(appends, places.written)),
-        *((columns_of(table), rows) for table, rows in tables.items()),
+        (NODES, places.nodes),
+        (CLAIMS, places.claims),
+        (CALLS, places.calls),
+        *[(columns_of(table), places.rows[table]) for table in tables],
     ]
-    _, nodes, claims, calls, *_ = lengths = [len(rows) for _, rows in parts]
-    single = max(lengths) == 1
-    shape = Shape(tuple(tables), bool(reads), bool(nodes), bool(claims), bool(calls), single)
+    single = max([len(rows) for _, rows in parts]) == 1
     values: list[bytes | None] = [
         integer(head.size),
         head.frontier.edge(),
@@ -108,20 +108,32 @@ def plan(
     ]
     for columns, rows in parts:
         values += _alone(rows) if single else _arrays(columns, rows)
+    reads = _reads(appends)
     values += _arrays(READS, [(UUIDS.item(of), INT8.item(version)) for of, version in reads])
+    shape = Shape(
+        tuple(tables),
+        bool(reads),
+        bool(places.nodes),
+        bool(places.claims),
+        bool(places.calls),
+        single,
+    )
     first, last = places.leaves[0], places.leaves[-1]
     return Plan(statement(shape), values, after, places.written, first, last, list(reads.values()))
 
 
+def _name(table: InlineProjection) -> str:
+    return table.table
+
+
 def _alone(rows: Sequence[_Items]) -> list[bytes | None]:
-    return [value_of(item) for items in rows for item in items]
+    """The only row's values, if there is one."""
+    return [None if item == NULL else item[LENGTH:] for items in rows for item in items]
 
 
 def _arrays(columns: Columns, rows: Sequence[_Items]) -> list[bytes]:
-    return [
-        kind.array(items)
-        for (_, kind), items in zip(columns, zip(*rows, strict=True), strict=False)
-    ]
+    """One array per column, if there are rows."""
+    return [kind.array(items) for (_, kind), items in zip(columns, zip(*rows))]  # noqa: B905 - there are no rows, or rows of these columns
 
 
 def _place(
@@ -129,12 +141,12 @@ def _place(
 ) -> None:
     """Give the append its positions, its time and its leaves, after all that were placed before."""
     frontier = places.frontier
+    first = frontier.size + 1
     places.last = max(now, places.last + _TICK)
-    places.written.append(Written(frontier.size + 1, places.last))
+    places.written.append(Written(first, places.last))
     moment, time = format_time(places.last), TIMESTAMPTZ.item(places.last)
-    for event, digest, items in zip(
-        append.events, append.digests, append.packed.events, strict=True
-    ):
+    packed = append.packed
+    for event, digest, items in zip(append.events, append.digests, packed.events, strict=True):
         entry = entry_text(
             frontier.size + 1,
             stream_type(event.topic),
@@ -145,49 +157,25 @@ def _place(
             digest,
         )
         leaf = leaf_hash(entry)
-        places.nodes += frontier.append(leaf)
         places.leaves.append(leaf)
         places.events.append((*items, time, BYTEA.item(leaf)))
-
-
-def _node(node: Node) -> _Items:
-    return INT8.item(node.level), INT8.item(node.number), BYTEA.item(node.hash)
+        for level, number, root in frontier.append(leaf):
+            places.nodes.append((INT8.item(level), INT8.item(number), BYTEA.item(root)))
+    for claim, items in zip(append.claims, packed.claims, strict=True):
+        places.claims.append((*items, INT8.item(first + claim.event)))
+    for items in packed.calls:
+        places.calls.append((*items, INT8.item(first), INT8.item(len(append.events))))
+    for table, some in packed.rows.items():
+        places.rows.setdefault(table, []).extend(some)
 
 
 def _reads(appends: Sequence[Append]) -> dict[tuple[object, int], list[int]]:
+    """What was read, and the numbers of the appends that need it."""
     reads: dict[tuple[object, int], list[int]] = {}
     for number, append in enumerate(appends):
         for read in append.reads.items():
             reads.setdefault(read, []).append(number)
     return reads
-
-
-def _rows(appends: Sequence[Append]) -> dict[InlineProjection, list[_Items]]:
-    """The current-state rows of all, by table, always in one order.
-
-    The statement's text is its cache key, and the order that locks are taken in.
-    """
-    rows: dict[InlineProjection, list[_Items]] = {}
-    for append in appends:
-        for table, some in append.packed.rows.items():
-            rows.setdefault(table, []).extend(some)
-    return {table: rows[table] for table in sorted(rows, key=lambda table: table.table)}
-
-
-def _claims(appends: Sequence[Append], written: Sequence[Written]) -> list[_Items]:
-    return [
-        (*items, INT8.item(place.first_position + claim.event))
-        for append, place in zip(appends, written, strict=True)
-        for claim, items in zip(append.claims, append.packed.claims, strict=True)
-    ]
-
-
-def _calls(appends: Sequence[Append], written: Sequence[Written]) -> list[_Items]:
-    return [
-        (*items, INT8.item(place.first_position), INT8.item(len(append.events)))
-        for append, place in zip(appends, written, strict=True)
-        for items in append.packed.calls
-    ]
 
 
 def tables_of(appends: Sequence[Append]) -> list[str]:
