@@ -210,6 +210,8 @@ class Sequencer:
 
     def _losers(self, batch: list[_Waiting]) -> list[_Waiting]:
         """Take from the queue, settled, who has lost against what was just committed."""
+        if not self._queue:
+            return []
         won = [request.append for request in batch if request.written is not None]
         written = frozenset().union(*[append.writes for append in won])
         if all(written.isdisjoint(request.append.needs) for request in self._queue):
