@@ -5,8 +5,10 @@ object is handed its fields in one piece. It is for dataclasses without slots an
 `__post_init__`, and for models without private attributes.
 """
 
-from collections.abc import Callable
-from typing import Any, Final, TypeVar
+import dataclasses
+from collections.abc import Callable, Hashable, Mapping
+from functools import cache
+from typing import Any, Final, TypeVar, cast
 
 from pydantic import BaseModel
 
@@ -17,19 +19,18 @@ _new: Final = object.__new__
 _set: Final = object.__setattr__
 
 
-def changed(state: S, /, **changes: Any) -> S:
+def changed(state: S, change: Mapping[str, Any]) -> S:
     """Return a copy of `state` with other values in the fields named.
 
     Raises:
         TypeError: a field of that name does not exist.
     """
-    fields = {**state.__dict__, **changes}
-    if len(fields) != len(state.__dict__):
-        raise TypeError(
-            f"{type(state).__name__} lacks {sorted(changes.keys() - state.__dict__.keys())}"
-        )
+    fields = state.__dict__
+    changed_fields = {**fields, **change}
+    if len(changed_fields) != len(fields):
+        raise TypeError(f"{type(state).__name__} lacks {sorted(change.keys() - fields.keys())}")
     made = _new(type(state))
-    _set(made, "__dict__", fields)
+    _set(made, "__dict__", changed_fields)
     return made
 
 
@@ -38,6 +39,22 @@ def made_of(kind: type[S], /, **fields: Any) -> S:
     made = _new(kind)
     _set(made, "__dict__", fields)
     return made
+
+
+def begun(kind: type[S], /, **fields: Any) -> S:
+    """Return what `kind(**fields)` would be; fields without a plain default must be given."""
+    made = _new(kind)
+    _set(made, "__dict__", {**_defaults(cast(Hashable, kind)), **fields})
+    return made
+
+
+@cache
+def _defaults(kind: Any) -> dict[str, Any]:
+    return {
+        field.name: field.default
+        for field in dataclasses.fields(kind)
+        if field.default is not dataclasses.MISSING
+    }
 
 
 def model_of(kind: type[M]) -> Callable[[dict[str, Any]], M]:

@@ -39,7 +39,7 @@ from ledger.events import (
     IssuanceFailed,
     RevocationReason,
 )
-from ledger.frozen import changed
+from ledger.frozen import begun, changed
 from ledger.scope import Scope
 
 
@@ -219,18 +219,20 @@ def evolve(grant: Grant | None, event: Event) -> Grant:
             on would hand out a state that no command ever made, so it stops here.
     """
     fact = event.data
+    step = _STEPS.get(type(fact))
+    if grant is not None and step is not None:
+        change = step(grant, event, fact)
+        change["version"] = event.originator_version
+        change["changed_at"] = event.at
+        return changed(grant, change)
     if isinstance(fact, GrantProposed):
         return _proposed(event, fact)
-    step = _STEPS.get(type(fact))
-    if grant is None or step is None:
-        raise ValueError(f"a grant's stream cannot hold {fact.TOPIC} at {event.originator_version}")
-    return changed(
-        grant, version=event.originator_version, changed_at=event.at, **step(grant, event, fact)
-    )
+    raise ValueError(f"a grant's stream cannot hold {fact.TOPIC} at {event.originator_version}")
 
 
 def _proposed(event: Event, fact: GrantProposed) -> Grant:
-    return Grant(
+    return begun(
+        Grant,
         id=event.originator_id,
         version=event.originator_version,
         peer_id=fact.peer_id,
@@ -244,6 +246,8 @@ def _proposed(event: Event, fact: GrantProposed) -> Grant:
         proposed_at=event.at,
         changed_at=event.at,
         status=_pending(sensitive=fact.sensitive),
+        tokens={},
+        issuances={},
     )
 
 
@@ -317,7 +321,8 @@ def _ended(status: GrantStatus) -> Callable[[Grant, Event, Fact], _Change]:
 
 
 def _token_issued(grant: Grant, event: Event, fact: EnrollmentTokenIssued) -> _Change:
-    token = Token(
+    token = begun(
+        Token,
         accessor=fact.accessor,
         token_sha256=fact.token_sha256,
         state=TokenState.ISSUED,
@@ -330,13 +335,13 @@ def _token_issued(grant: Grant, event: Event, fact: EnrollmentTokenIssued) -> _C
 
 
 def _token_redeemed(grant: Grant, event: Event, fact: EnrollmentTokenRedeemed) -> _Change:
-    token = changed(
-        grant.tokens[fact.accessor],
-        state=TokenState.REDEEMED,
-        changed_at=event.at,
-        csr_sha256=fact.csr_sha256,
-        issuance_id=fact.issuance_id,
-    )
+    change = {
+        "state": TokenState.REDEEMED,
+        "changed_at": event.at,
+        "csr_sha256": fact.csr_sha256,
+        "issuance_id": fact.issuance_id,
+    }
+    token = changed(grant.tokens[fact.accessor], change)
     return {"tokens": {**grant.tokens, fact.accessor: token}}
 
 
@@ -346,53 +351,55 @@ def _token_dead(
     def step(
         grant: Grant, event: Event, fact: EnrollmentTokenCancelled | EnrollmentTokenLocked
     ) -> _Change:
-        token = changed(grant.tokens[fact.accessor], state=state, changed_at=event.at)
+        token = changed(grant.tokens[fact.accessor], {"state": state, "changed_at": event.at})
         return {"tokens": {**grant.tokens, fact.accessor: token}}
 
     return step
 
 
 def _authorized(grant: Grant, event: Event, fact: IssuanceAuthorized) -> _Change:
-    issuance = Issuance(fact, IssuanceState.AUTHORIZED, authorized_at=event.at)
+    issuance = begun(
+        Issuance,
+        authorization=fact,
+        state=IssuanceState.AUTHORIZED,
+        authorized_at=event.at,
+    )
     return {"issuances": {**grant.issuances, fact.issuance_id: issuance}}
 
 
 def _closed(state: IssuanceState) -> Callable[[Grant, Event, Any], _Change]:
     def step(grant: Grant, event: Event, fact: IssuanceFailed | IssuanceAbandoned) -> _Change:
-        return _issuance(
-            grant, fact.issuance_id, state=state, closed_at=event.at, failure=fact.detail
-        )
+        change = {"state": state, "closed_at": event.at, "failure": fact.detail}
+        return _issuance(grant, fact.issuance_id, change)
 
     return step
 
 
 def _certificate_issued(grant: Grant, event: Event, fact: CertificateIssued) -> _Change:
-    return _issuance(
-        grant,
-        fact.issuance_id,
-        state=IssuanceState.ISSUED,
-        closed_at=event.at,
-        certificate=fact.certificate,
-        certificate_sha256=fact.certificate_sha256,
-        tbs_sha256=fact.tbs_sha256,
-    )
+    change = {
+        "state": IssuanceState.ISSUED,
+        "closed_at": event.at,
+        "certificate": fact.certificate,
+        "certificate_sha256": fact.certificate_sha256,
+        "tbs_sha256": fact.tbs_sha256,
+    }
+    return _issuance(grant, fact.issuance_id, change)
 
 
 def _mis_issued(grant: Grant, event: Event, fact: CertificateMisIssued) -> _Change:
-    return _issuance(
-        grant,
-        fact.issuance_id,
-        state=IssuanceState.FAILED,
-        closed_at=event.at,
-        certificate=fact.certificate,
-        mis_issued=True,
-        failure="; ".join(fact.findings),
-    )
+    change = {
+        "state": IssuanceState.FAILED,
+        "closed_at": event.at,
+        "certificate": fact.certificate,
+        "mis_issued": True,
+        "failure": "; ".join(fact.findings),
+    }
+    return _issuance(grant, fact.issuance_id, change)
 
 
 def _certificate_revoked(grant: Grant, event: Event, fact: CertificateRevoked) -> _Change:
     revocation = Revocation(event.at, fact.revocation_reason, fact.detail)
-    return _issuance(grant, _id_of(grant, fact.serial), revocation=revocation)
+    return _issuance(grant, _id_of(grant, fact.serial), {"revocation": revocation})
 
 
 def _clone_suspected(grant: Grant, event: Event, fact: CertificateCloneSuspected) -> _Change:
@@ -400,7 +407,7 @@ def _clone_suspected(grant: Grant, event: Event, fact: CertificateCloneSuspected
 
 
 def _authority_told(grant: Grant, event: Event, fact: CertificateAuthorityTold) -> _Change:
-    return _issuance(grant, _id_of(grant, fact.serial), authority_told=fact.answer)
+    return _issuance(grant, _id_of(grant, fact.serial), {"authority_told": fact.answer})
 
 
 def _id_of(grant: Grant, serial: str) -> UUID:
@@ -410,8 +417,8 @@ def _id_of(grant: Grant, serial: str) -> UUID:
     return issuance.id
 
 
-def _issuance(grant: Grant, issuance_id: UUID, **changes: Any) -> _Change:
-    issuance = changed(grant.issuances[issuance_id], **changes)
+def _issuance(grant: Grant, issuance_id: UUID, change: _Change) -> _Change:
+    issuance = changed(grant.issuances[issuance_id], change)
     return {"issuances": {**grant.issuances, issuance_id: issuance}}
 
 

@@ -6,6 +6,7 @@ items. It holds no statement and sends nothing.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from struct import Struct
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -28,6 +29,7 @@ _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _SIGNATURE: Final = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 _TRAILER: Final = b"\xff\xff"
+_BLOCK: Final = 500  # rows
 
 
 class Kind(NamedTuple):
@@ -53,8 +55,7 @@ def _octets(value: bytes | None) -> bytes:
 def _text(value: str | None) -> bytes:
     if value is None:
         return NULL
-    octets = value.encode()
-    return _length(len(octets)) + octets
+    return _length(len(octets := value.encode())) + octets
 
 
 def _json(value: str | None) -> bytes:
@@ -62,7 +63,7 @@ def _json(value: str | None) -> bytes:
 
 
 def _uuid(value: UUID | None) -> bytes:
-    return NULL if value is None else b"\x00\x00\x00\x10" + value.bytes
+    return NULL if value is None else b"\x00\x00\x00\x10" + value.int.to_bytes(16, "big")
 
 
 def _int8(value: int | None) -> bytes:
@@ -120,9 +121,15 @@ def moment(value: datetime) -> bytes:
 
 def packed(kinds: Sequence[Kind], row: Sequence[object]) -> bytes:
     """Return a row as COPY takes it in binary: how many items, and they."""
-    return _columns(len(kinds)) + b"".join(
-        [kind.item(value) for kind, value in zip(kinds, row, strict=True)]
-    )
+    return _packed(kinds, [row])
+
+
+def _packed(kinds: Sequence[Kind], rows: Sequence[Sequence[object]]) -> bytes:
+    # Column by column: going through each row's values would take as long as packing them.
+    columns = zip(*rows, strict=True)
+    items = [map(kind.item, values) for kind, values in zip(kinds, columns, strict=True)]
+    head = [_columns(len(kinds))] * len(rows)
+    return b"".join(chain.from_iterable(zip(head, *items, strict=True)))
 
 
 def framed(rows: Iterable[bytes]) -> Iterator[bytes]:
@@ -133,6 +140,7 @@ def framed(rows: Iterable[bytes]) -> Iterator[bytes]:
     yield _TRAILER
 
 
-def copied(kinds: Sequence[Kind], rows: Iterable[Sequence[object]]) -> Iterator[bytes]:
-    """Yield what COPY is given for these rows."""
-    return framed(packed(kinds, row) for row in rows)
+def copied(kinds: Sequence[Kind], rows: Sequence[Sequence[object]]) -> Iterator[bytes]:
+    """Yield what COPY is given for these rows, many at a time."""
+    blocks = (rows[first : first + _BLOCK] for first in range(0, len(rows), _BLOCK))
+    return framed(_packed(kinds, block) for block in blocks)
