@@ -86,14 +86,23 @@ class Metrics:
             "fedledger_commit_seconds", "One batch's commit.", buckets=_SECONDS, registry=registry
         )
         self._standing = _Gauges(registry)
-        for outcome in ("written", "refused"):  # a series that is there from the beginning
-            self._appends.labels(outcome)
+        # Series that are there from the beginning.
+        self._written, self._refused = map(self._appends.labels, ("written", "refused"))
+        self._series: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
 
     def request(self, operation: str | None, status: int, seconds: float) -> None:
         """Count one answered request; `operation` is a row's name, None where none was found."""
-        name = operation or _NO_OPERATION
-        self._requests.labels(name, f"{status // 100}xx").inc()
-        self._request_seconds.labels(name).observe(seconds)
+        name, hundreds = operation or _NO_OPERATION, status // 100
+        found = self._series.get((name, hundreds))
+        if found is None:  # finding them by their labels takes as long as counting
+            found = (
+                self._requests.labels(name, f"{hundreds}xx"),
+                self._request_seconds.labels(name),
+            )
+            self._series[name, hundreds] = found
+        counter, histogram = found
+        counter.inc()
+        histogram.observe(seconds)
 
     def batch(self, appends: int, events: int, seconds: float) -> None:
         """See `ledger.sequencer.Observer`."""
@@ -103,7 +112,7 @@ class Metrics:
 
     def append(self, seconds: float, *, written: bool) -> None:
         """See `ledger.sequencer.Observer`."""
-        self._appends.labels("written" if written else "refused").inc()
+        (self._written if written else self._refused).inc()
         self._append_seconds.observe(seconds)
 
     def render(self, standing: Standing) -> bytes:

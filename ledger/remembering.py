@@ -33,6 +33,8 @@ class Remembered:
     def keep(self, stream_id: UUID, state: object) -> None:
         """Keep the state of a stream instead of the one before."""
         with self._lock:
+            if self._states.get(stream_id) is state:
+                return  # a command read it and left it as it was: whoever got it has used it
             self._states[stream_id] = state
             self._states.move_to_end(stream_id)
             if len(self._states) > self._most:
