@@ -60,7 +60,7 @@ class Book:
     ) -> S:
         """Record one append to one stream, as a command would have; the state after it."""
         evolve = FOLDS[kind].evolve
-        request = f"req-{self.dice.getrandbits(48):012x}"
+        request = f"req-{self.dice.getrandbits(64):016x}"
         version = 0 if state is None else state.version  # type: ignore[attr-defined]
         after: Any = state
         events = []

@@ -22,7 +22,7 @@ from ca.profile import SigningOrder, certificate_builder, order_extensions
 from ledger.events import IssuanceAuthorized
 from ledger.issuance import Request, Signed
 
-_NAME: Final = "peer-0123456789ab"  # a form has no room for longer names and users
+_NAME: Final = "peer-0123456789abcdef"  # a form has no room for longer names and users
 _GRANT: Final = "0d9cb46e-5a0c-4a39-9d4e-0b6f5f1a7c11"
 _SUBJECT: Final = "user-00000"
 _SERIAL: Final = "4f" + "ab" * 15

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from ledger.events import Event
 from support.past_book import Book, only_once
-from support.past_names import Copy, another_copy, names_in
+from support.past_names import Copy, copies, names_in
 from support.past_press import Told
 from support.past_stencils import Stencil, original
 from support.past_world import EARLIEST
@@ -35,10 +35,7 @@ class Mould:
             for line in self.lines[id_]
             for name in (str(id_).encode(), *names_in(line.body))
         )
-        self.copies = [
-            another_copy(book.dice, seconds)
-            for seconds in book.dice.sample(range(1, _SECONDS), book.copies - 1)
-        ]
+        self.copies = copies(book.dice, book.dice.sample(range(1, _SECONDS), book.copies - 1))
         self.stencils = {
             id_: Stencil(self.lines[id_], [one.data for one in events], book.states[id_], once)
             for id_, events in streams.items()

@@ -5,6 +5,7 @@ letter, so that nothing changes its length. What else stands in a text is nothin
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import Random
@@ -14,7 +15,7 @@ from uuid import UUID
 _MOMENT: Final = rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
 _NAME: Final = (
     rb"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{64}|[0-9a-f]{32}|[0-9a-z]{16}"
-    rb"|(?<=peer-)[0-9a-f]{12}|(?<=req-)[0-9a-f]{12}|(?<=user-)[0-9a-f]{5}"
+    rb"|(?<=user-)[0-9a-f]{5}"
 )
 # Whole words, of base64's alphabet too: what stands somewhere within octets is no name.
 FOUND: Final = re.compile(
@@ -23,6 +24,9 @@ FOUND: Final = re.compile(
 )  # fmt: skip
 # A UUID keeps its version and variant (RFC 9562 §4), a serial its first digit, below 8.
 _EXCHANGED: Final = ("567", "89ab", "0123cdef", "ghijklmnopqrstuvwxyz")
+_DIGITS: Final = b"0123456789abcdef"
+# Of sixteen digits: one at least of the thirty that an id is free to have is among so many.
+_APART: Final = 8
 
 
 @dataclass(frozen=True)
@@ -51,14 +55,30 @@ class Copy:
 MOULD: Final = Copy(bytes(range(256)), bytes(range(256)), timedelta(0))
 
 
-def another_copy(dice: Random, seconds: int) -> Copy:
-    """A copy with names of its own, so much earlier: certificates have no smaller unit."""
+def copies(dice: Random, earlier: Iterable[int]) -> list[Copy]:
+    """As many copies, so many seconds earlier each, by names that no two have in common."""
+    found = [MOULD]
+    for seconds in earlier:
+        another = _copy(dice, seconds)
+        while not all(_apart(another, one) for one in found):
+            another = _copy(dice, seconds)
+        found.append(another)
+    return found[1:]
+
+
+def _copy(dice: Random, seconds: int) -> Copy:
     letters = {"4": "4"}
     for group in _EXCHANGED:
         letters.update(zip(group, dice.sample(group, len(group)), strict=True))
     octets = [int(letters[f"{one >> 4:x}"] + letters[f"{one & 15:x}"], 16) for one in range(256)]
     old, new = "".join(letters).encode(), "".join(letters.values()).encode()
     return Copy(bytes.maketrans(old, new), bytes(octets), timedelta(seconds=seconds))
+
+
+def _apart(one: Copy, other: Copy) -> bool:
+    """Whether most digits differ: else an id that lacks those that do would be the same in both."""
+    pairs = zip(_DIGITS.translate(one.letters), _DIGITS.translate(other.letters), strict=True)
+    return sum(a != b for a, b in pairs) >= _APART
 
 
 def names_in(body: bytes) -> set[bytes]:

@@ -218,7 +218,7 @@ class World:
 
     def register_peer(self) -> int:
         """A new peer, pending; its number."""
-        name = f"peer-{self.book.dice.getrandbits(48):012x}"
+        name = f"peer-{self.book.dice.getrandbits(64):016x}"
         facts = peers.register(name, f"https://{name}.example")
         self.peers.append(self.keep(Peer, None, self.book.uuid(), facts, self.any("admin")))
         return len(self.peers) - 1

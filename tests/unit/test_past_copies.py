@@ -5,6 +5,7 @@ from functools import reduce
 from hashlib import sha256
 from random import Random
 from typing import Any
+from uuid import UUID
 
 import pytest
 from cryptography import x509
@@ -21,7 +22,7 @@ from support import past
 from support.past_book import Book
 from support.past_forms import BEFORE_POINT, point_of
 from support.past_mould import Mould
-from support.past_names import MOULD
+from support.past_names import MOULD, copies
 from support.past_stencils import Line
 from support.past_world import World
 
@@ -110,6 +111,14 @@ def assert_is_of(fact: CertificateIssued, order: IssuanceAuthorized) -> None:
         found = certificate.extensions.get_extension_for_oid(x509.ObjectIdentifier(wanted.oid))
         assert found.value.public_bytes() == wanted.value
     assert BEFORE_POINT + point_of(order.csr) in fact.certificate
+
+
+def test_no_two_of_many_copies_have_an_id_in_common() -> None:
+    dice = Random(1)
+    ids = [UUID(int=dice.getrandbits(128), version=4) for _ in range(500)]
+    found = {copy.uuid(id_) for copy in copies(dice, range(150)) for id_ in ids}
+    assert len(found) == 150 * len(ids)
+    assert {id_.version for id_ in found} == {4}
 
 
 def test_no_copy_has_an_id_of_another_and_all_are_told_in_order(mould: Mould) -> None:
