@@ -13,8 +13,10 @@ from weakref import WeakSet
 import psycopg
 from psycopg.adapt import Transformer
 from psycopg.errors import error_from_result
-from psycopg.pq import ExecStatus, Format
+from psycopg.pq import DiagnosticField, ExecStatus, Format, TransactionStatus
 from psycopg.pq.abc import PGresult
+
+_NO_SUCH_NAME: Final = b"26000"  # invalid_sql_statement_name
 
 
 class Lookup:
@@ -44,14 +46,24 @@ class Lookup:
 
     def _asked(self, connection: psycopg.Connection[Any], values: Sequence[bytes]) -> PGresult:
         server = connection.pgconn
-        if connection not in self._prepared:
-            _require(server.prepare(self._name, self._text), ExecStatus.COMMAND_OK)
-            self._prepared.add(connection)
-        result = server.exec_prepared(
-            self._name, values, [Format.BINARY] * len(values), Format.BINARY
-        )
+        formats = [Format.BINARY] * len(values)
+        if server.transaction_status != TransactionStatus.IDLE:
+            # A name that is gone would end the transaction.
+            result = server.exec_params(self._text, values, None, formats, Format.BINARY)
+        else:
+            if connection not in self._prepared:
+                self._prepare(connection)
+            result = server.exec_prepared(self._name, values, formats, Format.BINARY)
+            if result.error_field(DiagnosticField.SQLSTATE) == _NO_SUCH_NAME:
+                # With a transaction that is rolled back psycopg lets go of all that was prepared.
+                self._prepare(connection)
+                result = server.exec_prepared(self._name, values, formats, Format.BINARY)
         _require(result, ExecStatus.TUPLES_OK)
         return result
+
+    def _prepare(self, connection: psycopg.Connection[Any]) -> None:
+        _require(connection.pgconn.prepare(self._name, self._text), ExecStatus.COMMAND_OK)
+        self._prepared.add(connection)
 
 
 def _require(result: PGresult, status: ExecStatus) -> None:
