@@ -41,8 +41,8 @@ Read = Callable[[UUID, int, bytes], Event]
 """(stream, version, body) → event. Raises ValueError, TypeError or RecursionError: it is none."""
 
 _REMEMBERED: Final = 4096
-"""How many actors, and of each field how many scopes or the like, are remembered by their text: they
-recur, and reading one costs."""
+"""How many actors, scopes and the like, of each kind, are remembered by their text: they recur, and
+reading one costs."""
 _NATIVE: Final = (bool, NoneType, UUID, bytes)
 _LIMITS: Final = ("pattern", "min_length", "max_length", "ge", "le")
 
@@ -172,7 +172,8 @@ def _parts(annotation: Any) -> tuple[Any, dict[str, Any]]:
     return kind, limits
 
 
+@cache
 def _remembered(annotation: Any) -> Callable[[bytes], Any]:
-    """What reads a part exactly, once for each text of it."""
+    """What reads a part exactly, once for each text of it, in whichever topic it stands."""
     read = TypeAdapter(annotation).validator.validate_json
     return lru_cache(_REMEMBERED)(partial(read, strict=True))

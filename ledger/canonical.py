@@ -108,11 +108,9 @@ def format_time(moment: datetime) -> str:
             moment = moment.astimezone(UTC)
         except OverflowError:
             raise ValueError("the moment is outside the years 1 to 9999 in UTC") from None
-    if moment.microsecond:
-        return orjson.dumps(moment, option=orjson.OPT_UTC_Z)[1:-1].decode()
-    return (
-        moment.isoformat(timespec="microseconds")[:26] + "Z"
-    )  # the encoder leaves out six noughts
+    if moment.microsecond == 0:  # the encoder would leave out the six noughts
+        return moment.isoformat(timespec="microseconds")[:26] + "Z"
+    return orjson.dumps(moment, option=orjson.OPT_UTC_Z)[1:-1].decode()
 
 
 def format_id(value: UUID) -> str:

@@ -25,7 +25,7 @@ from ledger.events import (
 )
 from ledger.grant_state import Grant
 from ledger.issuance import AlreadyClosed, Authorized, Closed, Order, Request, Signed
-from projections.redeciding.command import Command, Facts, Rules
+from projections.redeciding.command import Command, Facts, Rule, Rules, permitted
 
 
 def _token(c: Command) -> Facts:
@@ -99,7 +99,7 @@ def _suspect_clone(c: Command) -> Facts:
     return found.facts if isinstance(found, CloneSuspected) else ()
 
 
-def _close(rule: Callable[[Grant, Command], Closed | AlreadyClosed]) -> Callable[[Command], Facts]:
+def _close(rule: Callable[[Grant, Command], Closed | AlreadyClosed]) -> Rule:
     def decide_it(c: Command) -> Facts:
         outcome = rule(c.own(Grant), c)
         return outcome.facts if isinstance(outcome, Closed) else ()
@@ -130,9 +130,7 @@ def _abandoned(grant: Grant, c: Command) -> Closed | AlreadyClosed:
     return issuance.abandon(grant, fact.issuance_id, fact.detail)
 
 
-def _revoke_certificates(c: Command) -> Facts:
-    c.permit("revoke-certificate")
-    grant = c.own(Grant)
+def _revoke_certificates(grant: Grant, c: Command) -> Facts:
     facts = [e.data for e in c.events if isinstance(e.data, CertificateRevoked)]
     known = [fact for fact in facts if grant.issuance_of(fact.serial) is not None]
     if not known:
@@ -158,7 +156,7 @@ RULES: Final[Rules] = {
     CertificateMisIssued: _close(_mis_issued),
     IssuanceFailed: _close(_failed),
     IssuanceAbandoned: _close(_abandoned),
-    CertificateRevoked: _revoke_certificates,
+    CertificateRevoked: permitted("revoke-certificate", Grant, _revoke_certificates),
     CertificateCloneSuspected: _suspect_clone,
     CertificateAuthorityTold: _tell_authority,
 }

@@ -85,5 +85,16 @@ class Command:
         return next(event.data for event in self.events if isinstance(event.data, kind))
 
 
-Rules: TypeAlias = Mapping[type[Fact], Callable[[Command], Facts]]
+Rule: TypeAlias = Callable[[Command], Facts]
+Rules: TypeAlias = Mapping[type[Fact], Rule]
 """By the first fact of a command: it is told apart from its companions by that alone."""
+
+
+def permitted(name: str, kind: type[S], rule: Callable[[S, Command], Facts]) -> Rule:
+    """A rule on the stream's own state, for whom the command of that name is permitted to."""
+
+    def decide_it(c: Command) -> Facts:
+        c.permit(name)
+        return rule(c.own(kind), c)
+
+    return decide_it

@@ -1,6 +1,5 @@
 """Commands on grants, decided again. Pure."""
 
-from collections.abc import Callable
 from typing import Final
 
 from ledger import grants
@@ -18,7 +17,7 @@ from ledger.events import (
 )
 from ledger.grant_state import Grant
 from ledger.peers import Peer
-from projections.redeciding.command import Command, Facts, Rules
+from projections.redeciding.command import Command, Facts, Rules, permitted
 
 
 def _propose(c: Command) -> Facts:
@@ -74,14 +73,6 @@ def _revoke(c: Command) -> Facts:
     return grants.revoke(grant, c.reason, c.at)
 
 
-def _taking(name: str, rule: Callable[[Grant, Command], Facts]) -> Callable[[Command], Facts]:
-    def decide_it(c: Command) -> Facts:
-        c.permit(name)
-        return rule(c.own(Grant), c)
-
-    return decide_it
-
-
 def _expire(c: Command) -> Facts:
     grant = c.own(Grant)
     return grants.expire(grant, c.peer_of(grant), c.policy, c.at)
@@ -90,10 +81,12 @@ def _expire(c: Command) -> Facts:
 RULES: Final[Rules] = {
     GrantProposed: _propose,
     GrantApproved: _approve,
-    GrantRejected: _taking("reject-grant", lambda g, c: grants.reject(g, c.reason, c.at)),
+    GrantRejected: permitted("reject-grant", Grant, lambda g, c: grants.reject(g, c.reason, c.at)),
     GrantAmended: _amend,
     GrantNarrowed: _narrow,
-    GrantSuspended: _taking("suspend-grant", lambda grant, c: grants.suspend(grant, c.reason)),
+    GrantSuspended: permitted(
+        "suspend-grant", Grant, lambda grant, c: grants.suspend(grant, c.reason)
+    ),
     GrantResumed: _resume,
     GrantRevoked: _revoke,
     GrantExpired: _expire,

@@ -27,21 +27,13 @@ from ledger.events import (
 )
 from ledger.operators import Operator
 from ledger.peers import Peer
-from projections.redeciding.command import Command, Facts, Rules
+from projections.redeciding.command import Command, Facts, Rule, Rules, permitted
 
 
 def _register_peer(c: Command) -> Facts:
     c.permit("register-peer")
     fact = c.fact(PeerRegistered)
     return peers.register(fact.name, fact.base_url)
-
-
-def _peer(name: str, rule: Callable[[Peer, Command], Facts]) -> Callable[[Command], Facts]:
-    def decide_it(c: Command) -> Facts:
-        c.permit(name)
-        return rule(c.own(Peer), c)
-
-    return decide_it
 
 
 def _register_operator(c: Command) -> Facts:
@@ -52,7 +44,7 @@ def _register_operator(c: Command) -> Facts:
 
 def _operator(
     rule: Callable[[Operator, Command], Facts], roles: Callable[[Command], Sequence[str]]
-) -> Callable[[Command], Facts]:
+) -> Rule:
     def decide_it(c: Command) -> Facts:
         operator = c.own(Operator)
         c.permit(operators.command_for(operator.roles, roles(c)))
@@ -100,23 +92,21 @@ def _find_unknown(c: Command) -> Facts:
     return authorities.find_unknown(authority, fact.serial, fact.certificate, fact.found_in)
 
 
-def _acknowledge(c: Command) -> Facts:
-    c.permit("acknowledge-alarm")
-    return alarms.acknowledge(c.own(Alarm), c.reason)
-
-
 RULES: Final[Rules] = {
     PeerRegistered: _register_peer,
-    PeerActivated: _peer(
-        "activate-peer", lambda peer, c: peers.activate(peer, c.fact(PeerActivated).verification)
+    PeerActivated: permitted(
+        "activate-peer",
+        Peer,
+        lambda peer, c: peers.activate(peer, c.fact(PeerActivated).verification),
     ),
-    PeerUpdated: _peer(
-        "update-peer", lambda peer, c: peers.update(peer, c.fact(PeerUpdated).base_url)
+    PeerUpdated: permitted(
+        "update-peer", Peer, lambda peer, c: peers.update(peer, c.fact(PeerUpdated).base_url)
     ),
-    PeerSuspended: _peer("suspend-peer", lambda peer, c: peers.suspend(peer, c.reason)),
-    PeerResumed: _peer("resume-peer", lambda peer, c: peers.resume(peer, c.reason)),
-    PeerRevoked: _peer(
+    PeerSuspended: permitted("suspend-peer", Peer, lambda peer, c: peers.suspend(peer, c.reason)),
+    PeerResumed: permitted("resume-peer", Peer, lambda peer, c: peers.resume(peer, c.reason)),
+    PeerRevoked: permitted(
         "revoke-peer",
+        Peer,
         lambda peer, c: peers.revoke(peer, c.reason, live_grants=(), revoke_grants=True),
     ),
     OperatorRegistered: _register_operator,
@@ -145,5 +135,7 @@ RULES: Final[Rules] = {
     AuthorityAdopted: _adopt,
     AuthorityRetired: lambda c: authorities.retire(c.own(Authority)),
     CertificateFoundUnknown: _find_unknown,
-    AlarmAcknowledged: _acknowledge,
+    AlarmAcknowledged: permitted(
+        "acknowledge-alarm", Alarm, lambda alarm, c: alarms.acknowledge(alarm, c.reason)
+    ),
 }

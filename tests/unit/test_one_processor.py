@@ -1,4 +1,4 @@
-"""Threads kept on one processor, and let go again; all of it asked of the kernel."""
+"""Threads kept on one processor, and let go again: asked of the kernel; and by which figures."""
 
 import os
 import subprocess
