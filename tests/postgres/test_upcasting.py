@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from api.replaying import Past, from_database
-from ledger import mapper
+from ledger import bodies, mapper
 from ledger.database import Reads
 from ledger.events import TOPICS, PeerRegistered
 from ledger.record import Record
@@ -47,7 +47,7 @@ def test_old_events_stay_fold_verify_and_replay_as_before(
     state_before = from_database(database.service_dsn, Past(), None, lambda *_: None)
 
     # The release that brings the second version; the class of the first stays in the registry.
-    monkeypatch.setattr(mapper, "TOPICS", {**TOPICS, SECOND: PeerRegisteredV2})
+    monkeypatch.setattr(bodies, "TOPICS", {**TOPICS, SECOND: PeerRegisteredV2})
     monkeypatch.setitem(mapper.UPCASTS, FIRST, (SECOND, upcast))  # type: ignore[arg-type]
 
     reads = Reads(database.service_dsn, 1)
