@@ -17,31 +17,28 @@ import structlog
 
 _logger: Final = structlog.get_logger("fedledger.placing")
 
+FIRST_SECONDS: Final = 0.2
 LOOK_SECONDS: Final = 1.0
 MARGIN: Final = 0.3
 """Of a processor: what others may do on ours, and how much less elsewhere before we move there."""
 
-_STATE: Final = Path("/proc/thread-self/stat")
-_PROCESSOR: Final = 36  # of its fields behind the name: proc(5), "processor", number 39
 _TIMES: Final = Path("/proc/stat")
 
 
 @contextmanager
 def on_one_processor() -> Iterator[None]:
-    """Every thread of this process, and those they start, on one processor until the end.
+    """Every thread of this process, and those they start, as `choice` says, until the end.
 
-    At first on the one this thread runs on, then as `choice` says each second. What was started
-    before as a process of its own (the private PostgreSQL) goes where it likes. Where the system
-    cannot do this, nothing is done: it is for speed alone.
+    At first where the system puts them; soon after, then each second, the choice is made. What was
+    started before as a process of its own (the private PostgreSQL) goes where it likes. Where the
+    system cannot do this, nothing is done: it is for speed alone.
     """
     if not hasattr(os, "sched_setaffinity") or len(allowed := os.sched_getaffinity(0)) == 1:
         yield
         return
-    first = _current(allowed)
-    _keep_to({first})
-    _logger.info("threads share a processor", processor=first)
+    _logger.info("threads share a processor while others leave one")
     over = threading.Event()
-    placing = threading.Thread(target=_place, args=(first, allowed, over), name="placing")
+    placing = threading.Thread(target=_place, args=(allowed, over), name="placing")
     placing.start()
     try:
         yield
@@ -68,10 +65,12 @@ def choice(now: int | None, busy: Mapping[int, float], own: float) -> int | None
     return best if beside[best] + MARGIN < beside[now] else now
 
 
-def _place(now: int | None, allowed: Collection[int], over: threading.Event) -> None:
-    """Look each second, and move when there is reason to."""
+def _place(allowed: Collection[int], over: threading.Event) -> None:
+    """Look now and then, and move when there is reason to."""
+    now: int | None = None
+    wait = FIRST_SECONDS
     before, used, then = _in_use(allowed), time.process_time(), time.monotonic()
-    while not over.wait(LOOK_SECONDS):
+    while not over.wait(wait):
         after, mine, moment = _in_use(allowed), time.process_time(), time.monotonic()
         took = moment - then
         busy = {one: (after[one] - before[one]) / took for one in after if one in before}
@@ -79,7 +78,7 @@ def _place(now: int | None, allowed: Collection[int], over: threading.Event) -> 
             _keep_to(allowed if next_ is None else {next_})
             _logger.debug("threads were moved", processor=next_)
             now = next_
-        before, used, then = after, mine, moment
+        wait, before, used, then = LOOK_SECONDS, after, mine, moment
 
 
 def _in_use(allowed: Collection[int]) -> dict[int, float]:
@@ -94,15 +93,6 @@ def _in_use(allowed: Collection[int]) -> dict[int, float]:
                 user, nice, system, _, _, irq, softirq, steal = map(int, times[:8])
                 found[int(name[3:])] = (user + nice + system + irq + softirq + steal) / tick
     return found
-
-
-def _current(allowed: Collection[int]) -> int:
-    """The processor this thread ran on last, if that is known and allowed."""
-    with suppress(OSError):
-        here = int(_STATE.read_text().rpartition(")")[2].split()[_PROCESSOR])
-        if here in allowed:
-            return here
-    return min(allowed)
 
 
 def _keep_to(processors: Collection[int]) -> None:

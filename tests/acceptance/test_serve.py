@@ -73,7 +73,7 @@ def home(database: Database, tmp_path: Path) -> Path:
 
 
 def test_threads_share_a_processor_unless_told_not_to(database: Database, home: Path) -> None:
-    said = "threads share a processor"
+    said = "threads share a processor while others leave one"
     for setting, expected in (("one", len(os.sched_getaffinity(0)) > 1), ("all", False)):
         with _serving(database, home, FEDLEDGER_PROCESSORS=setting) as (process, _):
             process.terminate()

@@ -4,18 +4,20 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from api import one_processor
 from api.one_processor import choice, on_one_processor
 
+ALLOWED = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+pytestmark = pytest.mark.skipif(len(ALLOWED) < 2, reason="needs Linux and two processors")
+
 
 @pytest.fixture
-def thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Thread]:
-    """One that was started before; nobody looks how busy this machine is meanwhile."""
-    monkeypatch.setattr(one_processor, "LOOK_SECONDS", 3600)
+def thread() -> Iterator[threading.Thread]:
+    """One that was started before."""
     over = threading.Event()
     started = threading.Thread(target=over.wait)
     started.start()
@@ -24,61 +26,75 @@ def thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Thread]:
     started.join()
 
 
+Chosen = Callable[..., threading.Event]
+
+
+@pytest.fixture
+def chosen(monkeypatch: pytest.MonkeyPatch) -> Chosen:
+    """Has these chosen one after the other, then the last one; returns what tells that all were."""
+
+    def choose(*processors: int | None, seen: list[set[int]] | None = None) -> threading.Event:
+        left, told, main = list(processors), threading.Event(), threading.get_native_id()
+
+        def next_(now: int | None, busy: object, own: float) -> int | None:
+            if seen is not None and not told.is_set():
+                seen.append(os.sched_getaffinity(main))
+            if left:
+                return left.pop(0)
+            told.set()
+            return now
+
+        monkeypatch.setattr(one_processor, "FIRST_SECONDS", 0.001)
+        monkeypatch.setattr(one_processor, "LOOK_SECONDS", 0.001)
+        monkeypatch.setattr(one_processor, "choice", next_)
+        return told
+
+    return choose
+
+
 def _of(thread: threading.Thread) -> set[int]:
     assert thread.native_id is not None
     return os.sched_getaffinity(thread.native_id)
 
 
-def test_threads_of_before_and_of_later_share_one(thread: threading.Thread) -> None:
+def test_threads_of_before_and_of_later_share_one(thread: threading.Thread, chosen: Chosen) -> None:
     later: list[set[int]] = []
-    allowed = os.sched_getaffinity(0)
+    told = chosen(ALLOWED[-1])
     with on_one_processor():
-        here = os.sched_getaffinity(0)
-        assert len(here) == 1
-        assert here <= allowed
-        assert _of(thread) == here
+        assert told.wait(60)
+        assert os.sched_getaffinity(0) == _of(thread) == {ALLOWED[-1]}
         new = threading.Thread(target=lambda: later.append(os.sched_getaffinity(0)))
         new.start()
         new.join()
-    assert later == [here]
-    assert os.sched_getaffinity(0) == _of(thread) == allowed
+    assert later == [{ALLOWED[-1]}]
+    assert os.sched_getaffinity(0) == _of(thread) == set(ALLOWED)
 
 
-def test_they_are_let_go_when_serving_fails(thread: threading.Thread) -> None:
-    allowed = os.sched_getaffinity(0)
-    with pytest.raises(KeyError), on_one_processor():
+def test_they_are_let_go_when_serving_fails(thread: threading.Thread, chosen: Chosen) -> None:
+    told = chosen(ALLOWED[0])
+
+    def serve() -> None:
+        assert told.wait(60)
+        assert os.sched_getaffinity(0) == {ALLOWED[0]}
         raise KeyError
-    assert os.sched_getaffinity(0) == _of(thread) == allowed
+
+    with pytest.raises(KeyError), on_one_processor():
+        serve()
+    assert os.sched_getaffinity(0) == _of(thread) == set(ALLOWED)
 
 
-def test_where_it_moves_all_move(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_it_moves_all_move(chosen: Chosen) -> None:
     """To every processor in turn, then nowhere in particular."""
-    allowed = sorted(os.sched_getaffinity(0))
-    if len(allowed) == 1:
-        pytest.skip("needs two processors")
-    chosen: list[int | None] = [*allowed, *allowed, None]
     seen: list[set[int]] = []
-    told = threading.Event()
-
-    def next_(now: int | None, busy: object, own: float) -> int | None:
-        seen.append(os.sched_getaffinity(main))
-        if not chosen:
-            told.set()
-            return None
-        return chosen.pop(0)
-
-    main = threading.get_native_id()
-    monkeypatch.setattr(one_processor, "LOOK_SECONDS", 0.001)
-    monkeypatch.setattr(one_processor, "choice", next_)
+    told = chosen(*ALLOWED, None, seen=seen)
     with on_one_processor():
         assert told.wait(60)
-    assert seen[1 : 2 * len(allowed) + 1] == [{one} for one in (*allowed, *allowed)]
-    assert seen[2 * len(allowed) + 1] == set(allowed)
+    assert seen == [set(ALLOWED), *({one} for one in ALLOWED), set(ALLOWED)]
 
 
 def test_only_a_processor_we_may_use_is_chosen() -> None:
     """As in a container that was given some of them."""
-    for only in os.sched_getaffinity(0):
+    for only in ALLOWED:
         program = (
             f"import os; os.sched_setaffinity(0, {{{only}}})\n"
             "from api.one_processor import on_one_processor\n"
@@ -90,11 +106,14 @@ def test_only_a_processor_we_may_use_is_chosen() -> None:
         assert said == f"{{{only}}}\n"
 
 
-def test_where_the_system_cannot_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    allowed = os.sched_getaffinity(0)
+def test_where_the_system_cannot_nothing_is_done(
+    monkeypatch: pytest.MonkeyPatch, chosen: Chosen
+) -> None:
+    told = chosen(ALLOWED[0])
     monkeypatch.delattr(os, "sched_setaffinity")
     with on_one_processor():
-        assert os.sched_getaffinity(0) == allowed
+        assert os.sched_getaffinity(0) == set(ALLOWED)
+    assert not told.is_set()
 
 
 @pytest.mark.parametrize(
@@ -116,7 +135,6 @@ def test_choice(now: int | None, busy: dict[int, float], own: float, then: int |
 
 
 def test_what_the_kernel_says_is_read() -> None:
-    allowed = os.sched_getaffinity(0)
-    before = one_processor._in_use(allowed)
-    assert before.keys() == allowed
+    before = one_processor._in_use(ALLOWED)
+    assert before.keys() == set(ALLOWED)
     assert all(seconds > 0 for seconds in before.values())
