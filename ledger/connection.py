@@ -6,11 +6,11 @@ It decides nothing: whom a failure concerns and what to do next is the writer's 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final, NamedTuple, NoReturn
 
 import psycopg
 from psycopg import sql
-from psycopg.adapt import Transformer
 from psycopg.errors import Diagnostic, UniqueViolation, error_from_result
 from psycopg.pq import ExecStatus, Format
 
@@ -24,6 +24,7 @@ from ledger.appends import (
 from ledger.database import conninfo
 from ledger.errors import UnavailableError
 from ledger.plan import Head, Plan
+from ledger.statement import REFUSAL
 from ledger.tlog.merkle import Frontier
 
 # Only unique indexes are used here, and the tables may be empty when the plans are made.
@@ -74,16 +75,11 @@ class StatementError(Exception):
         return self.constraint in ("ledger_events_position", "ledger_nodes_pkey")
 
 
-class Answer(NamedTuple):
-    """What the statement says: the new size if it appended, else why not."""
+class Refusal(NamedTuple):
+    """Why the statement appended nothing; if neither, the head was not as we knew it."""
 
-    size: int | None
     clock_good: bool
     moved: Sequence[int]  # numbers of the reads that have moved on, from 1
-
-    @property
-    def committed(self) -> bool:
-        return self.size is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +97,7 @@ class WriterConnection:
 
     def __init__(self, dsn: str, projections_version: int, clock_skew: float) -> None:
         """Connect. `clock_skew` in seconds. Raises psycopg.Error."""
+        self._clock_skew = clock_skew
         self._fixed = (packing.integer(projections_version), packing.real(clock_skew))
         self._warned = False
         self._connection = psycopg.connect(
@@ -120,20 +117,21 @@ class WriterConnection:
     def close(self) -> None:
         self._connection.close()
 
-    def append(self, planned: Plan) -> Answer:
-        """Execute the statement. Outside a transaction it commits.
+    def append(self, planned: Plan) -> bool:
+        """Execute the statement; return whether it appended. Outside a transaction it commits.
 
         Raises:
             UnavailableError: `commit-outcome-unknown`, when a synchronous standby was not waited
                 for: recorded here, but perhaps not where it will be after a failover.
         """
-        result = self._executed(planned.statement, [*self._fixed, *planned.values])
-        if (size := result.get_value(0, 0)) is not None:
-            return Answer(int.from_bytes(size), True, ())
-        read = Transformer(self._connection)
-        read.set_pgresult(result)
-        (_, clock_good, moved, _) = read.load_rows(0, 1, tuple)[0]
-        return Answer(None, clock_good, moved)
+        return self._executed(planned.statement, [*self._fixed, *planned.values]).ntuples == 1
+
+    def refusal(self, planned: Plan, now: datetime) -> Refusal:
+        """Say why the statement appended nothing."""
+        streams, versions = zip(*planned.reads, strict=True) if planned.reads else ((), ())
+        values = [now, self._clock_skew, list(streams), list(versions)]
+        row = self._run(REFUSAL.encode(), values).fetchone()
+        return Refusal(*row) if row else Refusal(clock_good=True, moved=())
 
     def _executed(self, text: bytes, values: Sequence[Any]) -> psycopg.pq.abc.PGresult:
         """Execute a prepared statement in one call of libpq, which waits outside the interpreter.

@@ -4,10 +4,11 @@ Because all of it is known beforehand, the outcome can be told afterwards by one
 answer was lost. It opens no connection.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple, TypeAlias
+from uuid import UUID
 
 from ledger.appends import Append, InlineProjection
 from ledger.canonical import format_id, format_time
@@ -17,6 +18,8 @@ from ledger.statement import (
     CALLS,
     CLAIMS,
     EVENTS,
+    MANY,
+    MOST_READS,
     NODES,
     READS,
     Columns,
@@ -30,6 +33,9 @@ from ledger.tlog.merkle import Frontier
 _TICK: Final = timedelta(microseconds=1)
 
 _Items: TypeAlias = tuple[bytes, ...]
+
+Reads: TypeAlias = Mapping[tuple[UUID, int], Sequence[int]]
+"""What was read, (stream, version), and the numbers (from 0) of the appends that need it."""
 
 
 class Head(NamedTuple):
@@ -59,7 +65,7 @@ class Plan(NamedTuple):
     written: Sequence[Written]
     first_leaf: bytes
     last_leaf: bytes
-    readers: Sequence[Sequence[int]]  # per read of the statement, the appends that need it
+    reads: Reads
 
 
 @dataclass(slots=True)
@@ -109,17 +115,19 @@ def plan(
     for columns, rows in parts:
         values += _alone(rows) if single else _arrays(columns, rows)
     reads = _reads(appends)
-    values += _arrays(READS, [(UUIDS.item(of), INT8.item(version)) for of, version in reads])
+    each = single and len(reads) <= MOST_READS
+    looked = [(UUIDS.item(stream), INT8.item(version)) for stream, version in reads]
+    values += _alone(looked) if each else _arrays(READS, looked)
     shape = Shape(
         tuple(tables),
-        bool(reads),
+        len(reads) if each or not reads else MANY,
         bool(places.nodes),
         bool(places.claims),
         bool(places.calls),
         single,
     )
     first, last = places.leaves[0], places.leaves[-1]
-    return Plan(statement(shape), values, after, places.written, first, last, list(reads.values()))
+    return Plan(statement(shape), values, after, places.written, first, last, reads)
 
 
 def _name(table: InlineProjection) -> str:
@@ -169,9 +177,8 @@ def _place(
         places.rows.setdefault(table, []).extend(some)
 
 
-def _reads(appends: Sequence[Append]) -> dict[tuple[object, int], list[int]]:
-    """What was read, and the numbers of the appends that need it."""
-    reads: dict[tuple[object, int], list[int]] = {}
+def _reads(appends: Sequence[Append]) -> Reads:
+    reads: dict[tuple[UUID, int], list[int]] = {}
     for number, append in enumerate(appends):
         for read in append.reads.items():
             reads.setdefault(read, []).append(number)

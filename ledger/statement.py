@@ -19,11 +19,12 @@ class Shape(NamedTuple):
     """Which parts a statement has; the rest is left out rather than executed empty.
 
     `single`: one row of each, as when one event is appended alone. Values then travel as they are and
-    not as arrays, which saves a tenth of an append's time. Reads are arrays in any case.
+    not as arrays, which saves a tenth of an append's time. `reads`: how many conditions of a read
+    there are, each with values of its own; MANY if arrays hold them.
     """
 
     tables: tuple[InlineProjection, ...]
-    reads: bool
+    reads: int
     nodes: bool
     claims: bool
     idempotency: bool
@@ -46,6 +47,9 @@ EVENTS: Final[Columns] = (
     ("leaves", BYTEA),
 )
 READS: Final[Columns] = (("read_streams", UUIDS), ("read_versions", INT8))
+MOST_READS: Final = 4
+"""Of a single append, each as a condition of its own: most commands read no more."""
+MANY: Final = -1
 NODES: Final[Columns] = (("levels", INT8), ("indexes", INT8), ("hashes", BYTEA))
 CLAIMS: Final[Columns] = (
     ("claim_kinds", TEXT),
@@ -82,17 +86,18 @@ def _taken(columns: Columns, *, single: bool) -> list[str]:
 
 
 # The head row is the lock that serializes the appends of all processes. In READ COMMITTED a statement
-# that waited for the head row sees its newest version when it compares, and the older snapshot in
-# `moved`; the comparison then fails, because the head has moved on, so a success means that `moved`
-# saw every event up to the expected size, and no other.
-_MOVED: Final = """moved AS NOT MATERIALIZED (
-    SELECT r.number
-    FROM (SELECT unnest(%(read_streams)s::uuid[]) AS stream_id,
-                 unnest(%(read_versions)s::int8[]) AS version,
-                 generate_subscripts(%(read_streams)s::uuid[], 1)::int8 AS number) r,
-         LATERAL (SELECT FROM ledger_events e
-                  WHERE e.stream_id = r.stream_id AND e.version = r.version + 1 LIMIT 1) q
-)"""
+# that waited for the head row sees its newest version when it compares, and the older snapshot in what
+# was read; the comparison then fails, because the head has moved on, so a success means that the reads
+# were compared with every event up to the expected size, and no other.
+_MOVED: Final = """SELECT FROM ledger_events e
+          WHERE e.stream_id = {stream} AND e.version = {version} + 1"""
+_STILL: Final = f"""
+      AND NOT EXISTS ({_MOVED})"""
+_ALL_STILL: Final = f"""
+      AND NOT EXISTS (
+          SELECT FROM (SELECT unnest(%(read_streams)s::uuid[]) AS stream_id,
+                              unnest(%(read_versions)s::int8[]) AS version) r,
+          LATERAL ({_MOVED.format(stream="r.stream_id", version="r.version")} LIMIT 1) q)"""
 _CLOCK: Final = """abs(extract(epoch FROM statement_timestamp() - %(now)s::timestamptz))
           <= %(skew)s::float8"""
 _HEAD: Final = """head AS (
@@ -124,13 +129,21 @@ _ROW: Final = """{name} AS (
     INSERT INTO {table} ({columns}) SELECT {values} FROM head
     ON CONFLICT ({key}) {resolution}
 )"""
-# What has moved is looked for again only if the head was not: in the same snapshot, so the same.
+# One row if it appended, else none.
 _END: Final = """
-SELECT head.size, {clock}, CASE WHEN head.size IS NULL THEN {moved} END,
-       CASE WHEN head.size IS NOT NULL THEN pg_notify('ledger_events', head.size::text) END
-FROM (SELECT) one_row LEFT JOIN head ON true"""
-_STILL: Final = " AND NOT EXISTS (SELECT FROM moved)"
-_NUMBERS: Final = "ARRAY(SELECT number FROM moved)"
+SELECT pg_notify('ledger_events', size::text) FROM head"""
+
+_REFUSAL: Final = """SELECT {clock},
+    ARRAY(SELECT number
+          FROM unnest($3::uuid[], $4::int8[]) WITH ORDINALITY AS r(stream_id, version, number)
+          WHERE EXISTS ({moved}))"""
+REFUSAL: Final = _REFUSAL.format(
+    clock=_CLOCK % {"now": "$1", "skew": "$2"},
+    moved=_MOVED.format(stream="r.stream_id", version="r.version"),
+)
+"""Why nothing was appended: whether the clocks agree, and the numbers (from 1) of the reads that have
+moved on. Neither: the head was another's. Asked afterwards, so that nobody waits for an answer that is
+nearly always empty; what has moved by then has moved, and whoever read it decides anew."""
 
 
 @cache
@@ -145,17 +158,31 @@ def statement(shape: Shape) -> bytes:
         return ", ".join(_taken(columns, single=shape.single))
 
     parts = [
-        *([_MOVED] if shape.reads else []),
-        _HEAD.format(clock=_CLOCK, still=_STILL if shape.reads else ""),
+        _HEAD.format(clock=_CLOCK, still=_still(shape.reads)),
         _EVENT.format(positions=_ONE if shape.single else _ALL, values=values(EVENTS)),
         *([_NODE.format(values=values(NODES))] if shape.nodes else []),
         *([_CLAIM.format(values=values(CLAIMS))] if shape.claims else []),
         *([_CALL.format(values=values(CALLS))] if shape.idempotency else []),
         *(_row_part(table, single=shape.single) for table in shape.tables),
     ]
-    end = _END.format(clock=_CLOCK, moved=_NUMBERS if shape.reads else "'{}'::int8[]")
     numbers = {name: f"${number}" for number, name in enumerate(_names(shape), 1)}
-    return (("WITH " + ", ".join(parts) + end) % numbers).encode()
+    return (("WITH " + ", ".join(parts) + _END) % numbers).encode()
+
+
+def _still(reads: int) -> str:
+    """The condition that nothing read has moved on."""
+    if reads == MANY:
+        return _ALL_STILL
+    return "".join(
+        _STILL.format(stream=f"%({stream})s::uuid", version=f"%({version})s::int8")
+        for stream, version in map(_read, range(reads))
+    )
+
+
+def _read(number: int) -> tuple[str, str]:
+    """The names of one read's values."""
+    stream, version = (f"{name}_{number}" for name, _ in READS)
+    return stream, version
 
 
 def _names(shape: Shape) -> list[str]:
@@ -165,9 +192,10 @@ def _names(shape: Shape) -> list[str]:
         *([CLAIMS] if shape.claims else []),
         *([CALLS] if shape.idempotency else []),
         *map(columns_of, shape.tables),
-        *([READS] if shape.reads else []),
+        *([READS] if shape.reads == MANY else []),
     ]
-    return [*FIXED, *SCALARS, *(name for columns in given for name, _ in columns)]
+    reads = [name for number in range(shape.reads) for name in _read(number)]
+    return [*FIXED, *SCALARS, *(name for columns in given for name, _ in columns), *reads]
 
 
 def _row_part(table: InlineProjection, *, single: bool) -> str:

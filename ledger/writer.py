@@ -14,7 +14,7 @@ from typing import Final
 import psycopg
 
 from ledger.appends import Append, StaleReadError
-from ledger.connection import Answer, ConnectionLostError, StatementError, WriterConnection
+from ledger.connection import ConnectionLostError, StatementError, WriterConnection
 from ledger.database import condition_of, error_of, storage_unavailable
 from ledger.errors import UnavailableError
 from ledger.history import NO_ANCHOR, Anchor, History
@@ -154,7 +154,7 @@ class Writer:
         attempt.add(planned, waiting)
         self._attempts.append(attempt)
         try:
-            answer = connection.append(planned)
+            appended = connection.append(planned)
         except StatementError as error:
             self._attempts.remove(attempt)
             self._head = None
@@ -162,11 +162,11 @@ class Writer:
                 raise
             self._blame(connection, waiting[0], error)
             return []
-        if answer.committed:
+        if appended:
             self._settle(attempt, planned.after)
             return []
         self._attempts.remove(attempt)
-        rest = self._without_stale(planned, answer, waiting)
+        rest = self._without_stale(connection, planned, waiting)
         if len(rest) == len(waiting):
             self._head = None
             self._locked_batches = LOCKED_BATCHES
@@ -228,11 +228,10 @@ class Writer:
     ) -> Head:
         while waiting:
             planned = self._plan(head, waiting)
-            answer = connection.append(planned)
-            if answer.committed:
+            if connection.append(planned):
                 attempt.add(planned, waiting)
                 return planned.after
-            waiting = self._without_stale(planned, answer, waiting)
+            waiting = self._without_stale(connection, planned, waiting)
         return head
 
     def _append_each(
@@ -243,15 +242,15 @@ class Writer:
             try:
                 with connection.savepoint():
                     planned = self._plan(head, [request])
-                    answer = connection.append(planned)
+                    appended = connection.append(planned)
             except StatementError as error:
                 self._blame(connection, request, error)
                 continue
-            if answer.committed:
+            if appended:
                 attempt.add(planned, [request])
                 head = planned.after
             else:
-                self._without_stale(planned, answer, [request])
+                self._without_stale(connection, planned, [request])
         return head
 
     # ---- parts of both -----------------------------------------------------------------------
@@ -281,13 +280,15 @@ class Writer:
         return plan(head, [request.append for request in waiting], now, self._stream_type)
 
     def _without_stale(
-        self, planned: Plan, answer: Answer, waiting: Sequence[Request]
+        self, connection: WriterConnection, planned: Plan, waiting: Sequence[Request]
     ) -> list[Request]:
-        """Fail whose reads have moved on; return the others."""
-        if not answer.clock_good:
+        """Fail whose reads have moved on; return the others, of whom nothing was appended."""
+        refusal = connection.refusal(planned, self._clock())
+        if not refusal.clock_good:
             raise _clock_untrusted()
-        for read in answer.moved:
-            for number in planned.readers[read - 1]:
+        readers = list(planned.reads.values())
+        for read in refusal.moved:
+            for number in readers[read - 1]:
                 waiting[number].error = StaleReadError()
         return [request for request in waiting if not request.settled]
 

@@ -11,7 +11,7 @@ from ledger.appends import Append, Claim, Draft, Idempotency, prepare
 from ledger.events import PeerRegistered, stream_type
 from ledger.peers import evolve
 from ledger.plan import Head, Plan, plan
-from ledger.statement import FIXED
+from ledger.statement import FIXED, MOST_READS
 from ledger.tlog.merkle import Frontier
 from projections.peers import PROJECTION
 from support.appending import event_of
@@ -43,11 +43,12 @@ def planned(*appends: Append, size: int = 0) -> Plan:
     [
         ([append()], 0),
         ([append(reads=3)], 0),
+        ([append(reads=9)], 0),
         ([append(whole=False)], 0),
         ([append()], 255),  # completes a subtree, which is stored
         ([append(), append(whole=False, reads=1)], 300),
     ],
-    ids=["single", "reads", "bare", "node", "several"],
+    ids=["single", "reads", "many reads", "bare", "node", "several"],
 )
 def test_every_parameter_has_a_value(appends: Sequence[Append], size: int) -> None:
     made = planned(*appends, size=size)
@@ -57,8 +58,16 @@ def test_every_parameter_has_a_value(appends: Sequence[Append], size: int) -> No
 
 def test_one_row_of_each_travels_without_arrays() -> None:
     single, several = planned(append(reads=1)), planned(append(reads=1), append(reads=1))
-    assert single.statement.count(b"unnest") == 2  # what was read, in any case
+    assert b"unnest" not in single.statement
     assert None in single.values  # the row's NULLs
     assert several.statement.count(b"unnest") > 20
     assert None not in several.values
     assert len(single.values) == len(several.values)
+
+
+@pytest.mark.parametrize("reads", range(7))
+def test_few_reads_are_conditions_and_many_are_arrays(reads: int) -> None:
+    made = planned(append(reads=reads))
+    conditions, arrays = (reads, 0) if reads <= MOST_READS else (1, 2)
+    assert made.statement.count(b"NOT EXISTS") == conditions
+    assert made.statement.count(b"unnest") == arrays
