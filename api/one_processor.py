@@ -3,6 +3,9 @@
 Only one of an interpreter's threads runs at a time. Where they stand on several processors, each turn
 is handed from one to another, which takes longer than most turns do. Where the machine is busy it is
 worse to wait for one processor than to take whichever is free: then the system places them.
+
+While they share one, a thread that is woken also waits until the one that runs has come to its end
+(SCHED_BATCH, sched(7)): it could do nothing before, for that one has the interpreter.
 """
 
 import os
@@ -37,15 +40,15 @@ def on_one_processor() -> Iterator[None]:
         yield
         return
     _logger.info("threads share a processor while others leave one")
-    over = threading.Event()
-    placing = threading.Thread(target=_place, args=(allowed, over), name="placing")
+    over, policy = threading.Event(), os.sched_getscheduler(0)
+    placing = threading.Thread(target=_place, args=(allowed, policy, over), name="placing")
     placing.start()
     try:
         yield
     finally:
         over.set()
         placing.join()
-        _keep_to(allowed)
+        _keep_to(allowed, policy)
 
 
 def choice(now: int | None, busy: Mapping[int, float], own: float) -> int | None:
@@ -65,8 +68,10 @@ def choice(now: int | None, busy: Mapping[int, float], own: float) -> int | None
     return best if beside[best] + MARGIN < beside[now] else now
 
 
-def _place(allowed: Collection[int], over: threading.Event) -> None:
-    """Look now and then, and move when there is reason to."""
+def _place(allowed: Collection[int], policy: int, over: threading.Event) -> None:
+    """Look now and then, and move when there is reason to. `policy`: how threads were scheduled."""
+    # Whoever asked for something else than what is usual has a reason.
+    shared = os.SCHED_BATCH if policy == os.SCHED_OTHER else policy
     now: int | None = None
     wait = FIRST_SECONDS
     before, used, then = _in_use(allowed), time.process_time(), time.monotonic()
@@ -75,7 +80,7 @@ def _place(allowed: Collection[int], over: threading.Event) -> None:
         took = moment - then
         busy = {one: (after[one] - before[one]) / took for one in after if one in before}
         if len(busy) == len(allowed) and (next_ := choice(now, busy, (mine - used) / took)) != now:
-            _keep_to(allowed if next_ is None else {next_})
+            _keep_to(*((allowed, policy) if next_ is None else ({next_}, shared)))
             _logger.debug("threads were moved", processor=next_)
             now = next_
         wait, before, used, then = LOOK_SECONDS, after, mine, moment
@@ -95,9 +100,11 @@ def _in_use(allowed: Collection[int]) -> dict[int, float]:
     return found
 
 
-def _keep_to(processors: Collection[int]) -> None:
+def _keep_to(processors: Collection[int], policy: int) -> None:
     for thread in threading.enumerate():
         # A thread may have ended, and a container may forbid it: then it stays as it is.
         with suppress(OSError):
             if thread.native_id is not None:
                 os.sched_setaffinity(thread.native_id, processors)
+                if policy in (os.SCHED_OTHER, os.SCHED_BATCH):  # others have priorities
+                    os.sched_setscheduler(thread.native_id, policy, os.sched_param(0))

@@ -57,17 +57,35 @@ def _of(thread: threading.Thread) -> set[int]:
     return os.sched_getaffinity(thread.native_id)
 
 
+def _policies(thread: threading.Thread) -> set[int]:
+    assert thread.native_id is not None
+    return {os.sched_getscheduler(0), os.sched_getscheduler(thread.native_id)}
+
+
 def test_threads_of_before_and_of_later_share_one(thread: threading.Thread, chosen: Chosen) -> None:
     later: list[set[int]] = []
     told = chosen(ALLOWED[-1])
     with on_one_processor():
         assert told.wait(60)
         assert os.sched_getaffinity(0) == _of(thread) == {ALLOWED[-1]}
+        assert _policies(thread) == {os.SCHED_BATCH}
         new = threading.Thread(target=lambda: later.append(os.sched_getaffinity(0)))
         new.start()
         new.join()
     assert later == [{ALLOWED[-1]}]
     assert os.sched_getaffinity(0) == _of(thread) == set(ALLOWED)
+    assert _policies(thread) == {os.SCHED_OTHER}
+
+
+def test_whoever_asked_for_a_policy_keeps_it(chosen: Chosen) -> None:
+    told = chosen(ALLOWED[0])
+    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    try:
+        with on_one_processor():
+            assert told.wait(60)
+        assert os.sched_getscheduler(0) == os.SCHED_BATCH
+    finally:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def test_they_are_let_go_when_serving_fails(thread: threading.Thread, chosen: Chosen) -> None:
