@@ -132,6 +132,15 @@ class Library:
         return timed(self.workers(threads), seconds)
 
 
+class LibraryAsItComes(Library):
+    """Its threads where the system puts them, as with whoever does not use our service."""
+
+    name = "library: as it comes"
+
+    def measure(self, threads: int, seconds: float) -> Round:
+        return timed(self.workers(threads), seconds, placed=False)
+
+
 class _LibraryApplication(Application[UUID]):
     name = "library"
 

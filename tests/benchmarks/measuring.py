@@ -43,8 +43,11 @@ def as_served() -> AbstractContextManager[None]:
     return on_one_processor() if load().processors == "one" else nullcontext()
 
 
-def timed(work: Sequence[Work], seconds: float) -> Round:
-    """Run each of `work` in a thread of its own, over and over. The first failure is raised."""
+def timed(work: Sequence[Work], seconds: float, *, placed: bool = True) -> Round:
+    """Run each of `work` in a thread of its own, over and over. The first failure is raised.
+
+    `placed`: as the service places its threads.
+    """
     ready = threading.Barrier(len(work) + 1)
     latencies: list[list[float]] = [[] for _ in work]
     failures: list[Exception] = []
@@ -64,7 +67,7 @@ def timed(work: Sequence[Work], seconds: float) -> Round:
             ready.abort()
 
     threads = [threading.Thread(target=run, args=(number,)) for number in range(len(work))]
-    with as_served():
+    with as_served() if placed else nullcontext():
         for thread in threads:
             thread.start()
         try:
@@ -109,7 +112,7 @@ def table(results: Mapping[str, Sequence[Round]]) -> None:
     for name, each in results.items():
         rates = [one.rate for one in each]
         print(
-            f"  {name:<18} {statistics.median(rates):>7.0f}/s ({min(rates):.0f} to {max(rates):.0f})"
+            f"  {name:<20} {statistics.median(rates):>7.0f}/s ({min(rates):.0f} to {max(rates):.0f})"
             f"  p50 {median(each, lambda r: r.p50):7.2f} ms"
             f"  p99 {median(each, lambda r: r.p99):7.2f} ms"
             f"  worst {max(one.worst for one in each):7.1f} ms",
