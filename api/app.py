@@ -30,6 +30,7 @@ from api.metrics import Metrics
 from api.operation import Operation
 from api.problems import ThrottledError
 from api.throttle import source_of
+from ledger.canonical import format_time
 from ledger.errors import (
     ForbiddenError,
     LedgerError,
@@ -247,7 +248,7 @@ def _render(
 def _encoded(value: BaseModel | Mapping[str, Any] | None) -> bytes:
     if isinstance(value, BaseModel):
         return value.model_dump_json().encode()
-    return orjson.dumps(value)
+    return orjson.dumps(value, default=format_time, option=orjson.OPT_PASSTHROUGH_DATETIME)
 
 
 def _link(req: falcon.Request, following: str | None, query: BaseModel | None) -> str | None:

@@ -133,6 +133,7 @@ class Asked:
 class Answer:
     """A success. Exactly one of `value`, `data` and `stream` holds what is sent, or neither for 204.
 
+    value: a model; or for much at once what the model would be in JSON, of plain values, ids and moments.
     position: of the ledger, as known to this answer. following: the cursor of the next page.
     """
 

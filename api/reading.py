@@ -8,9 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
+import orjson
 from psycopg import Connection
+from psycopg.types.json import set_json_loads
 
 from api.problems import Issue
 from ledger.database import Pool, conninfo
@@ -19,7 +22,12 @@ from projections import as_of
 from projections.history import HISTORY
 from projections.holding import begin_held
 
-_SESSION: Final = "-c statement_timeout=10s -c timezone=UTC -c default_transaction_read_only=on"
+_SESSION: Final = (
+    "-c statement_timeout=10s -c timezone=UTC -c default_transaction_read_only=on "
+    # A page is found by walking an index. Where the planner takes that for long, it would start
+    # processes and compile, which takes longer than any page.
+    "-c max_parallel_workers_per_gather=0 -c jit=off"
+)
 # Here and not through `Record`: position and rows must be of one transaction.
 _HEAD: Final = "SELECT size FROM ledger_head"
 
@@ -72,6 +80,7 @@ class Reader:
             min_size=1,
             max_size=size,
             kwargs={"autocommit": True},  # a single look is one round trip, not three
+            configure=partial(set_json_loads, orjson.loads),  # most of the time a page took
             checked=True,
             name="fedledger-read",
             open=True,

@@ -156,7 +156,7 @@ class Reads:
     def __init__(self, dsn: str, size: int) -> None:
         """`size`: how many connections at most."""
         self._pool = Pool(
-            conninfo(dsn, "-c default_transaction_read_only=on -c timezone=UTC"),
+            conninfo(dsn, "-c default_transaction_read_only=on -c timezone=UTC -c jit=off"),
             min_size=1,
             max_size=size,
             open=False,

@@ -26,9 +26,12 @@ _GO: Final = """SELECT set_config('search_path', CASE
            WHEN current_setting('search_path') LIKE 'as_of, %%' THEN current_setting('search_path')
            ELSE 'as_of, ' || current_setting('search_path') END, true),
        set_config('fedledger.position', %s, true),
-       set_config('enable_sort', 'off', true), set_config('enable_mergejoin', 'off', true)"""
+       set_config('enable_sort', 'off', true), set_config('enable_mergejoin', 'off', true),
+       set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true),
+       set_config('enable_material', 'off', true)"""
 # How many rows held at a position the planner cannot know and guesses far too low; it would then
-# fetch and sort them all. Every list has an index in its order: walking it is never far wrong.
+# fetch and sort them all, or read a whole history to join it with those few. Every list has an index
+# in its order, every join one of its key: walking it is never far wrong.
 
 
 class Found(NamedTuple):

@@ -12,13 +12,13 @@ from typing import Any, Final
 from uuid import UUID
 
 from psycopg import Connection, sql
-from psycopg.rows import class_row
 
 from ledger.appends import InlineProjection
 from ledger.grant_state import Grant, Issuance, IssuanceState
+from projections.selecting import rows_of
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CertificateRow:
     """One serial: what was authorized and what became of it.
 
@@ -208,31 +208,31 @@ STATES: Final = tuple(_STATES)
 
 def by_serial(connection: Connection[Any], serial: str) -> CertificateRow | None:
     """The certificate of a serial (32 lower-case hex), None if we never authorized it."""
-    with connection.cursor(row_factory=class_row(CertificateRow)) as cursor:
+    with connection.cursor(row_factory=rows_of(CertificateRow)) as cursor:
         return cursor.execute(_BY_SERIAL, [serial]).fetchone()
 
 
 def by_serials(connection: Connection[Any], serials: Sequence[str]) -> list[CertificateRow]:
     """The certificates of these serials, in no order."""
-    with connection.cursor(row_factory=class_row(CertificateRow)) as cursor:
+    with connection.cursor(row_factory=rows_of(CertificateRow)) as cursor:
         return cursor.execute(_BY_SERIALS, [serials]).fetchall()
 
 
 def by_tbs_sha256(connection: Connection[Any], digest: str) -> CertificateRow | None:
     """The certificate whose TBSCertificate has this SHA-256 (hex): the only way to know one."""
-    with connection.cursor(row_factory=class_row(CertificateRow)) as cursor:
+    with connection.cursor(row_factory=rows_of(CertificateRow)) as cursor:
         return cursor.execute(_BY_TBS, [digest]).fetchone()
 
 
 def by_key_digest(connection: Connection[Any], digest: str) -> list[CertificateRow]:
     """All serials authorized for a public key, oldest first."""
-    with connection.cursor(row_factory=class_row(CertificateRow)) as cursor:
+    with connection.cursor(row_factory=rows_of(CertificateRow)) as cursor:
         return cursor.execute(_BY_KEY, [digest]).fetchall()
 
 
 def open_since(connection: Connection[Any], moment: datetime) -> list[CertificateRow]:
     """The issuances authorized at or before `moment` that nobody has closed, oldest first."""
-    with connection.cursor(row_factory=class_row(CertificateRow)) as cursor:
+    with connection.cursor(row_factory=rows_of(CertificateRow)) as cursor:
         return cursor.execute(_OPEN, [moment]).fetchall()
 
 
@@ -242,7 +242,7 @@ def untold(connection: Connection[Any], at: datetime, limit: int) -> list[Certif
     Those it refused to hear of come last. Failed and abandoned ones count as revoked; a hold does
     not.
     """
-    with connection.cursor(row_factory=class_row(CertificateRow)) as cursor:
+    with connection.cursor(row_factory=rows_of(CertificateRow)) as cursor:
         return cursor.execute(_UNTOLD, [at, limit]).fetchall()
 
 
@@ -331,5 +331,5 @@ def page(
     conditions += [_FILTERS[name] for name in chosen]
     join = _GRANT if of_grant.keys() & set(chosen) else sql.SQL("")
     query = _SELECT + join + _PAGE.format(conditions=sql.SQL(" AND ").join(conditions))
-    with connection.cursor(row_factory=class_row(CertificateRow)) as cursor:
+    with connection.cursor(row_factory=rows_of(CertificateRow)) as cursor:
         return cursor.execute(query, {**of_grant, **own, "limit": limit}).fetchall()

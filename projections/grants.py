@@ -12,14 +12,14 @@ from typing import Any, Final
 from uuid import UUID
 
 from psycopg import Connection, sql
-from psycopg.rows import class_row
 
 from ledger.appends import InlineProjection
 from ledger.canonical import canonical_json, format_time
 from ledger.grant_state import Approval, Grant
+from projections.selecting import rows_of
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class GrantRow:
     """A grant as last recorded. `status` is effective at the time asked for.
 
@@ -238,13 +238,13 @@ _ENDED_BY_THE_CLOCK: Final = (
 
 def by_id(connection: Connection[Any], grant_id: UUID, at: datetime) -> GrantRow | None:
     """The grant of this id with its effective status at `at`, None if there is none."""
-    with connection.cursor(row_factory=class_row(GrantRow)) as cursor:
+    with connection.cursor(row_factory=rows_of(GrantRow)) as cursor:
         return cursor.execute(_BY_ID, {"id": grant_id, "at": at}).fetchone()
 
 
 def by_ids(connection: Connection[Any], ids: Sequence[UUID], at: datetime) -> list[GrantRow]:
     """The grants of these ids with their effective statuses at `at`, in no order."""
-    with connection.cursor(row_factory=class_row(GrantRow)) as cursor:
+    with connection.cursor(row_factory=rows_of(GrantRow)) as cursor:
         return cursor.execute(_BY_IDS, {"ids": ids, "at": at}).fetchall()
 
 
@@ -294,7 +294,7 @@ def page(
     }
     conditions = [_FILTERS[name] for name, value in chosen.items() if value is not None]
     query = _query(conditions) if status is None else _query_of_status(status, conditions)
-    with connection.cursor(row_factory=class_row(GrantRow)) as cursor:
+    with connection.cursor(row_factory=rows_of(GrantRow)) as cursor:
         return cursor.execute(query, {**chosen, "at": at, "limit": limit}).fetchall()
 
 

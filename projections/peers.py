@@ -10,13 +10,13 @@ from typing import Any, Final
 from uuid import UUID
 
 from psycopg import Connection, sql
-from psycopg.rows import class_row
 
 from ledger.appends import InlineProjection
 from ledger.peers import Peer
+from projections.selecting import rows_of
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PeerRow:
     """A peer as last recorded."""
 
@@ -89,19 +89,19 @@ _AFTER: Final = sql.SQL(
 
 def by_id(connection: Connection[Any], peer_id: UUID) -> PeerRow | None:
     """The peer of this id, None if there is none."""
-    with connection.cursor(row_factory=class_row(PeerRow)) as cursor:
+    with connection.cursor(row_factory=rows_of(PeerRow)) as cursor:
         return cursor.execute(_BY_ID, [peer_id]).fetchone()
 
 
 def by_ids(connection: Connection[Any], ids: Sequence[UUID]) -> list[PeerRow]:
     """The peers of these ids, in no order."""
-    with connection.cursor(row_factory=class_row(PeerRow)) as cursor:
+    with connection.cursor(row_factory=rows_of(PeerRow)) as cursor:
         return cursor.execute(_BY_IDS, [ids]).fetchall()
 
 
 def by_name(connection: Connection[Any], name: str) -> PeerRow | None:
     """The peer of this name, upper and lower case alike."""
-    with connection.cursor(row_factory=class_row(PeerRow)) as cursor:
+    with connection.cursor(row_factory=rows_of(PeerRow)) as cursor:
         return cursor.execute(_BY_NAME, [name]).fetchone()
 
 
@@ -123,5 +123,5 @@ def page(
         conditions.append(_AFTER)
     query = _SELECT + _PAGE.format(conditions=sql.SQL(" AND ").join(conditions))
     values = {"state": state, "name": name, "after": after, "limit": limit}
-    with connection.cursor(row_factory=class_row(PeerRow)) as cursor:
+    with connection.cursor(row_factory=rows_of(PeerRow)) as cursor:
         return cursor.execute(query, values).fetchall()

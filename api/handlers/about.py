@@ -5,11 +5,10 @@ from heapq import merge
 from itertools import groupby, islice
 from typing import Final
 
-from api import about as wire
 from api import cursors
 from api.exchange import Answer, Asked, Handler
 from api.handlers import resolving
-from api.handlers.events import after_of, shown
+from api.handlers.events import after_of, sent
 from api.wire import Page
 from ledger.errors import NotFoundError
 from ledger.record import Filter
@@ -34,12 +33,13 @@ def show(asked: Asked) -> Answer:
         first = place[0] if place else position
         following = cursors.write(of, query, first, str(items[-1].position))
     asked.services.readings.note(asked.call, asked.operation.name, query, len(items), about=name)
-    value = wire.About(
-        id=name,
-        things=list(found.things) or [resolving.without_state(name, items)],
-        items=[shown(one) for one in items],
-        next=following,
-    )
+    things = found.things or (resolving.without_state(name, items),)
+    value = {
+        "id": name,
+        "things": [thing.model_dump(mode="json") for thing in things],
+        "items": [sent(one) for one in items],
+        "next": following,
+    }
     return Answer(value, position=position, following=following)
 
 

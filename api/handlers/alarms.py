@@ -6,7 +6,7 @@ from typing import Final
 from api import alarms as wire
 from api.cursors import place
 from api.exchange import Answer, Asked, Handler
-from api.handlers.views import command, page, shown
+from api.handlers.views import command, page, sent, shown
 from projections import alarms
 
 
@@ -24,9 +24,7 @@ def list_(asked: Asked) -> Answer:
             limit=query.limit + 1,
         ),
         key=lambda row: row.id,
-        shape=lambda rows, following: wire.Alarms(
-            items=[shown(wire.Alarm, row) for row in rows], next=following
-        ),
+        item=lambda row: sent(shown(wire.Alarm, row)),
     )
 
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from api import enrollments as wire
 from api.exchange import Answer, Asked, Handler, rehearsed
-from api.handlers.views import page, pem
+from api.handlers.views import page, pem, sent
 from api.problems import ThrottledError
 from api.reading import Snapshot
 from ca.issuance import Enrolled
@@ -61,7 +61,7 @@ def list_(asked: Asked) -> Answer:
             )
         ],
         key=lambda token: token.accessor,
-        shape=lambda items, following: wire.Tokens(items=items, next=following),
+        item=sent,
     )
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 from api import operators as wire
 from api.cursors import place
 from api.exchange import Answer, Asked, Handler, rehearsed
-from api.handlers.views import command, page, shown
+from api.handlers.views import command, page, sent, shown
 from ledger.errors import NotFoundError
 from ledger.operators import Operator
 from ledger.store import Recorded
@@ -35,9 +35,7 @@ def list_(asked: Asked) -> Answer:
             limit=query.limit + 1,
         ),
         key=lambda row: row.id,
-        shape=lambda rows, following: wire.Operators(
-            items=[shown(wire.Operator, row) for row in rows], next=following
-        ),
+        item=lambda row: sent(shown(wire.Operator, row)),
     )
 
 
@@ -79,9 +77,7 @@ def credentials(asked: Asked) -> Answer:
             limit=query.limit + 1,
         ),
         key=lambda row: row.accessor,
-        shape=lambda rows, following: wire.Credentials(
-            items=[shown(wire.Credential, row) for row in rows], next=following
-        ),
+        item=lambda row: sent(shown(wire.Credential, row)),
     )
 
 

@@ -1,10 +1,9 @@
 """What several nouns share: shaping commands and pages into answers. It reads no table itself."""
 
-from collections.abc import Callable, Sequence
+import ssl
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import BaseModel
 
 from api import cursors
@@ -23,6 +22,11 @@ def shown(model: type[M], row: object | None) -> M:
     if row is None:
         raise NotFoundError("nothing has this id")
     return model.model_validate(row, from_attributes=True)
+
+
+def sent(model: BaseModel) -> Mapping[str, Any]:
+    """A wire model as an item of a page."""
+    return model.model_dump(mode="json")
 
 
 def command(
@@ -50,9 +54,10 @@ def page(
     query: Page,
     read: Callable[[Snapshot, str | None], Sequence[R]],
     key: Callable[[R], object],
-    shape: Callable[[list[R], str | None], BaseModel],
+    item: Callable[[R], Mapping[str, Any]],
 ) -> Answer:
-    """One keyset page: `read` gives up to `limit` + 1 rows behind a key, `shape` the wire model."""
+    """One keyset page: `read` gives up to `limit` + 1 rows behind a key, `item` what is
+    sent of each."""
     # Of which list: a list below an object is another one for each object.
     of = " ".join((asked.operation.name, *map(str, asked.path.values())))
     place = cursors.read(of, query)
@@ -64,9 +69,10 @@ def page(
         rows = rows[: query.limit]
         first = place[0] if place else position
         following = cursors.write(of, query, first, str(key(rows[-1])))
-    return Answer(shape(rows, following), position=position, following=following)
+    value = {"items": [item(row) for row in rows], "next": following}
+    return Answer(value, position=position, following=following)
 
 
 def pem(der: bytes) -> str:
-    """A certificate's PEM text."""
-    return x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM).decode()
+    """A certificate's PEM text. What was recorded is not read again for it."""
+    return ssl.DER_cert_to_PEM_cert(der)
