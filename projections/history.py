@@ -61,7 +61,7 @@ class Story:
 
     state: Any = None
     version: int = 0
-    rows: list[Rows] = field(default_factory=list)
+    rows: dict[InlineProjection, Rows] = field(default_factory=dict)
 
 
 class Changes(NamedTuple):
@@ -101,8 +101,8 @@ class Histories:
         story.state = fold.evolve(earlier, event)
         story.version = event.originator_version
         if not story.rows:
-            story.rows = [{} for _ in tables]
-        for table, before in zip(tables, story.rows, strict=True):
+            story.rows = {table: {} for table in tables}
+        for table, before in story.rows.items():
             if earlier is not None and table.part(earlier) is table.part(story.state):
                 continue
             place = self._places[table]

@@ -67,19 +67,18 @@ class Past:
     def rows(self, stream: StoredStream) -> Told:
         """Every row the stream's events led to, one after the other. Raises FoldError."""
         found: list[tuple[InlineProjection, Row]] = []
-        held: dict[tuple[InlineProjection, object], tuple[Row, int]] = {}
         story, number = Story(), 0
         try:
             for position, event in stream.placed_events():
-                for table, key, old, row in self._histories.tell(story, event, position):
+                for table, _key, old, _row in self._histories.tell(story, event, position):
                     if old is not None:
                         found.append((self._table_of[table], (*old.row, old.position, position)))
-                    held[table, key] = (row, position)
                 number += 1
         except (ValueError, KeyError, TypeError) as error:
             raise unfoldable(number, error) from error
-        for (table, _), (row, position) in held.items():
-            found.append((self._table_of[table], (*row, position, NO_END)))
+        for table, held in story.rows.items():
+            into = self._table_of[table]
+            found += ((into, (*since.row, since.position, NO_END)) for since in held.values())
         return Told(number, found)
 
 

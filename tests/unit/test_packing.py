@@ -80,3 +80,21 @@ def test_a_single_value_is_an_item_without_its_length() -> None:
 def test_no_value_of_the_type_is_no_item(column: str, value: object) -> None:
     with pytest.raises((AttributeError, TypeError, ValueError, struct.error)):
         kind_of(column).item(value)
+
+
+def test_a_column_is_packed_value_by_value_however_often_one_stands_in_it() -> None:
+    kind = kind_of("text")
+    once, again = "x" * 20, "".join(["x"] * 20)  # equal, and two objects
+    for column in ([None, None, once, once, None, again, once, "y"], [once, None, None], []):
+        assert list(kind.items(column)) == list(map(kind.item, column))
+
+
+def test_rows_for_copy_hold_each_value_at_its_place() -> None:
+    kinds = [kind_of("bigint"), kind_of("text")]
+    rows = [(1, "a"), (1, "a"), (2, "a"), (2, None), (1, None)]
+    assert list(packing.copied(kinds, rows)) == [
+        b"PGCOPY\n\xff\r\n\x00" + bytes(8),
+        b"".join(packing.packed(kinds, row) for row in rows),
+        b"\xff\xff",
+    ]
+    assert packing.packed(kinds, (1, "a")) == (b"\x00\x02" + kinds[0].item(1) + kinds[1].item("a"))
