@@ -23,6 +23,7 @@ from ledger.bodies import body_reader
 from ledger.canonical import CanonicalError, canonical_json, format_id, format_time
 from ledger.errors import InvalidError
 from ledger.events import Event, data_of
+from ledger.frozen import made_of
 
 MAX_BODY: Final = 60 * 1024
 """Bytes. An entry bundle of 256 such bodies still fits a 16 MiB message."""
@@ -57,11 +58,12 @@ class EventMapper(Mapper[UUID]):
         """
         if not isinstance(domain_event, Event):
             raise TypeError(f"not an event of this ledger: {type(domain_event).__name__}")
-        return StoredEvent(
-            domain_event.originator_id,
-            domain_event.originator_version,
-            domain_event.data.TOPIC,
-            body_of(domain_event),
+        return made_of(
+            StoredEvent,
+            originator_id=domain_event.originator_id,
+            originator_version=domain_event.originator_version,
+            topic=domain_event.data.TOPIC,
+            state=body_of(domain_event),
         )
 
     def to_domain_event(self, stored_event: StoredEvent) -> Event:
@@ -119,7 +121,7 @@ def body_of(event: Event) -> bytes:
     try:
         body = canonical_json(
             {
-                "actor": event.actor.model_dump(mode="json"),
+                "actor": vars(event.actor),  # texts and a tuple of texts, stored as they are
                 "at": format_time(event.at),
                 "causation_id": event.causation_id and format_id(event.causation_id),
                 "correlation_id": event.correlation_id,
