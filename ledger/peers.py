@@ -25,6 +25,7 @@ from ledger.events import (
     PeerSuspended,
     PeerUpdated,
 )
+from ledger.frozen import begun
 from ledger.operators import require_reason
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}", re.ASCII)
@@ -41,7 +42,7 @@ class PeerState(StrEnum):
     REVOKED = "revoked"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Peer:
     """A peer as its stream tells it.
 
@@ -72,7 +73,8 @@ def evolve(peer: Peer | None, event: Event) -> Peer:
     """
     fact = event.data
     if isinstance(fact, PeerRegistered):
-        return Peer(
+        return begun(
+            Peer,
             id=event.originator_id,
             version=event.originator_version,
             name=fact.name,

@@ -268,7 +268,11 @@ class Store(Application[UUID]):
         stored = [self.mapper.to_stored_event(event) for event in objs]
         positions = self.recorder.insert_events(stored, **conditions) or ()
         return [
-            Recording(event, made_of(Notification, **vars(one), id=position))
+            made_of(
+                Recording,
+                domain_event=event,
+                notification=made_of(Notification, **vars(one), id=position),
+            )
             for event, one, position in zip(objs, stored, positions, strict=True)
         ]
 
