@@ -4,7 +4,6 @@ It asks and reads answers; what they mean is the business of `ca/step_ca.py`. No
 second time here, and no status is an error: an answer is an answer.
 """
 
-import http.client
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -20,7 +19,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from ca.authority import AuthorityUnavailable
 from ca.csr import PARSER_ERRORS
-from ca.https import FAILURES, Connections, OutOfBoundsError, send
+from ca.http1 import OutOfBoundsError
+from ca.https import FAILURES, Connections
 
 _LONGEST_MESSAGE: Final = 500
 _ENCODING_DER: Final = 2  # `_ssl.ENCODING_DER`
@@ -90,8 +90,8 @@ class StepCaClient:
         if request_id is not None:
             headers["X-Request-Id"] = request_id
         content = None if document is None else orjson.dumps(document)
-        with _explained(self.url), self._connections.one(timeout) as connection:
-            return Answer(*send(connection, method, path, content, headers, timeout=timeout))
+        with _explained(self.url):
+            return Answer(*self._connections.send(method, path, content, headers, timeout=timeout))
 
     def close(self) -> None:
         """Close the connections kept for the next call; those of later calls are closed after them."""
@@ -129,9 +129,8 @@ def fetch_root(url: str, fingerprint: str, *, timeout: float) -> x509.Certificat
     # Whoever answers, only a certificate with this digest is taken for the root.
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    with _passing(url, context, timeout) as connection:
-        path = f"/root/{wanted}"
-        answer = Answer(*send(connection, "GET", path, None, {}, timeout=timeout))
+    with _passing(url, context) as connections:
+        answer = Answer(*connections.send("GET", f"/root/{wanted}", None, {}, timeout=timeout))
     try:
         root = x509.load_pem_x509_certificate(str(answer.document.get("ca")).encode())
     except PARSER_ERRORS:
@@ -152,9 +151,11 @@ def fetch_issuing(url: str, root: x509.Certificate, *, timeout: float) -> x509.C
         LookupError: it does not show what is between itself and `root`.
     """
     pem = root.public_bytes(Encoding.PEM).decode()
-    with _passing(url, ssl.create_default_context(cadata=pem), timeout) as connection:
-        connection.connect()
-        chain = _shown_chain(connection.sock)
+    with (
+        _passing(url, ssl.create_default_context(cadata=pem)) as connections,
+        closing(connections.connect(timeout)) as stream,
+    ):
+        chain = _shown_chain(stream)
     for der in chain[1:]:
         try:
             issuing = x509.load_der_x509_certificate(der)
@@ -167,16 +168,10 @@ def fetch_issuing(url: str, root: x509.Certificate, *, timeout: float) -> x509.C
 
 
 @contextmanager
-def _passing(
-    url: str, context: ssl.SSLContext, timeout: float
-) -> Iterator[http.client.HTTPSConnection]:
-    """A connection for one question, closed after it."""
-    with (
-        closing(Connections(checked_url(url), context)) as connections,
-        _explained(url),
-        connections.one(timeout) as connection,
-    ):
-        yield connection
+def _passing(url: str, context: ssl.SSLContext) -> Iterator[Connections]:
+    """Connections for one question, closed after it."""
+    with closing(Connections(checked_url(url), context)) as connections, _explained(url):
+        yield connections
 
 
 @contextmanager

@@ -13,7 +13,8 @@ import pytest
 from ca import jose
 from ca.authority import AuthorityFilesError, AuthorityRefused, AuthorityUnavailable
 from ca.hierarchy import new_root
-from ca.https import MAX_ANSWER_BYTES, _is_silent
+from ca.http1 import MAX_ANSWER_BYTES
+from ca.https import _is_silent
 from ca.profile import SigningOrder, check_certificate, der_utf8
 from ca.step_ca import StepCaAuthority
 from ca.step_ca_client import Answer, checked_url
