@@ -142,6 +142,7 @@ SELECT g.id, g.version, g.peer_id, p.name AS peer_name, g.subject_user_id, """)
     + _FROM
 )
 _BY_ID: Final = _SELECT + sql.SQL("WHERE g.id = %(id)s")
+_IDS: Final = sql.SQL("SELECT g.id FROM federation_grants g WHERE {conditions} LIMIT %(limit)s")
 _BY_IDS: Final = _SELECT + sql.SQL("WHERE g.id = ANY(%(ids)s)")
 _PAGE: Final = sql.SQL("WHERE {conditions} ORDER BY g.proposed_at DESC, g.id DESC LIMIT %(limit)s")
 # The row before the page is looked up first, so that the index alone finds the place.
@@ -160,9 +161,12 @@ _WAITING: Final = sql.SQL("""(WITH federation_grants AS MATERIALIZED (
 _OF_PEERS: Final = """(WITH federation_grants AS MATERIALIZED (
     SELECT * FROM federation_grants
     WHERE status IN ('pending_approval', 'pending_enrollment', 'active', 'suspended')
-      AND peer_id = ANY (ARRAY(SELECT id FROM federation_peers WHERE {of_peers}))) {{query}})"""
-_OF_REVOKED: Final = sql.SQL(_OF_PEERS.format(of_peers="revoked_at IS NOT NULL"))
-_OF_SUSPENDED: Final = sql.SQL(_OF_PEERS.format(of_peers="state = 'suspended'"))
+      AND peer_id = ANY (ARRAY(SELECT id FROM federation_peers WHERE {of_peers}))
+      AND {not_ended}) {{query}})"""
+_OF_REVOKED: Final = sql.SQL(_OF_PEERS.format(of_peers="revoked_at IS NOT NULL", not_ended="true"))
+_OF_SUSPENDED: Final = sql.SQL(
+    _OF_PEERS.format(of_peers="state = 'suspended'", not_ended="expires_at > %(at)s")
+)
 
 _BY_CLOCK: Final = sql.SQL("(p.revoked_at < g.expires_at) IS NOT TRUE AND g.expires_at <= %(at)s")
 _LIVES: Final = sql.SQL("(p.revoked_at < g.expires_at) IS NOT TRUE AND g.expires_at > %(at)s")
@@ -323,6 +327,17 @@ def _query_of_status(status: str, conditions: Sequence[sql.Composable]) -> sql.C
     if len(walks) == 1:
         return walks[0]
     return sql.SQL(" UNION ALL ").join(walks) + _MERGED
+
+
+def ids_of(
+    connection: Connection[Any], peer_id: UUID | None, subject_user_id: str | None, most: int
+) -> list[UUID] | None:
+    """The grants of a peer or subject user (of both, if both are given); None if more than `most`."""
+    owners = {"peer_id": peer_id, "subject_user_id": subject_user_id}
+    conditions = [_FILTERS[name] for name, value in owners.items() if value is not None]
+    query = _IDS.format(conditions=sql.SQL(" AND ").join(conditions))
+    found = connection.execute(query, {**owners, "limit": most + 1}).fetchall()
+    return [row[0] for row in found] if len(found) <= most else None
 
 
 def count_by_status(connection: Connection[Any], at: datetime) -> dict[str, int]:

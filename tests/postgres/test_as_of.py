@@ -1,6 +1,6 @@
 """The past as the tables tell it is the past as the events tell it, at any position."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from random import Random
@@ -120,9 +120,35 @@ def test_every_query_of_the_present_reads_the_past(told: psycopg.Connection[Any]
             assert policy.current(told) == fold.states[Policy].get(POLICY_ID, DEFAULT)
             assert len(peers.page(told, limit=EVENTS)) == len(fold.states[Peer])
             issued = sum(len(grant.issuances) for grant in fold.states[Grant].values())
-            assert len(certificates.page(told, limit=EVENTS)) == issued
+            every = certificates.page(told, limit=EVENTS)
+            assert len(every) == issued
+            _narrowed(told, every, {row.id: row for row in listed})
             approvers = {row.id for row in operators.enabled_with_role(told, "approver")}
             assert approvers == {one.id for one in operators_of(fold) if one.holds("approver")}
+
+
+def _narrowed(
+    told: psycopg.Connection[Any],
+    every: list[certificates.CertificateRow],
+    of: dict[UUID, grants.GrantRow],
+) -> None:
+    """What few have and what their grants are is looked for in ways of their own."""
+    ways: list[tuple[dict[str, Any], Callable[[certificates.CertificateRow], bool]]] = [
+        ({"state": "authorized"}, lambda row: row.state == "authorized"),
+        ({"sensitive": True}, lambda row: of[row.grant_id].sensitive),
+        ({"resource": "notes"}, lambda row: "notes" in of[row.grant_id].scope["resources"]),
+    ]
+    if every:
+        peer_id, user = of[every[0].grant_id].peer_id, of[every[-1].grant_id].subject_user_id
+        key = every[0].key_digest
+        ways += [
+            ({"peer_id": peer_id}, lambda row: of[row.grant_id].peer_id == peer_id),
+            ({"subject_user_id": user}, lambda row: of[row.grant_id].subject_user_id == user),
+            ({"key_digest": key}, lambda row: row.key_digest == key),
+        ]
+    for chosen, holds in ways:
+        found = certificates.page(told, **chosen, limit=EVENTS)
+        assert found == [row for row in every if holds(row)], chosen
 
 
 def operators_of(fold: Fold) -> list[Any]:

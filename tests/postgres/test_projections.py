@@ -402,6 +402,9 @@ def test_open_issuances_are_found_by_age(connection: Connection[Any]) -> None:
         ({"subject_user_id": "u:2"}, [6]),
         ({"subject_user_id": "u:2", "peer_id": some_id(1)}, []),
         ({"state": "authorized"}, [6, 1]),
+        ({"state": "authorized", "peer_id": some_id(1)}, [1]),
+        ({"peer_id": some_id(1), "state": "issued", "sensitive": False}, [2]),
+        ({"peer_id": some_id(1), "sensitive": True}, []),
         ({"state": "issued"}, [2]),
         ({"state": "revoked"}, [3]),
         ({"state": "failed"}, [4]),
@@ -409,9 +412,16 @@ def test_open_issuances_are_found_by_age(connection: Connection[Any]) -> None:
         ({"expires_before": NOW + 3 * MINUTE}, [2, 1]),
     ],
 )
+@pytest.mark.parametrize("fetched", [2000, 0])
 def test_certificates_are_filtered_and_paged(
-    connection: Connection[Any], chosen: dict[str, Any], expected: list[int]
+    connection: Connection[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    chosen: dict[str, Any],
+    expected: list[int],
+    fetched: int,
 ) -> None:
+    # Whether the grants of a peer are few enough to be asked for one by one, or walked for.
+    monkeypatch.setattr(certificates, "_MOST_GRANTS", fetched)
     _certificates(connection)
     found: list[int] = []
     after = None

@@ -268,7 +268,7 @@ INDEXES: Final = {
     ("federation_enrollment_rejections_history", "UNIQUE btree (id, from_position)"),
     ("federation_enrollment_tokens_history", "UNIQUE btree (accessor, from_position)"),
     ("federation_enrollment_tokens_history", "btree (grant_id, accessor, from_position)"),
-    ("federation_grants_history", "UNIQUE btree (id, from_position)"),
+    ("federation_grants_history", "UNIQUE btree (id, from_position DESC)"),
     ("federation_grants_history", "btree (peer_id, proposed_at, id, from_position)"),
     ("federation_grants_history", "btree (proposed_at, id, from_position)"),
     ("federation_grants_history", "btree (status, proposed_at, id, from_position)"),
@@ -293,6 +293,10 @@ INDEXES: Final = {
         "federation_certificates_history",
         "btree (state, authorized_at, serial, from_position) WHERE (state <> 'issued'::text)",
     ),
+    (
+        "federation_certificates_history",
+        "gist (int8range(from_position, to_position)) WHERE (state = 'authorized'::text)",
+    ),
     ("federation_grants", "btree (status, proposed_at, id)"),
     ("federation_grants_history", "brin (from_position)"),
     (
@@ -301,6 +305,14 @@ INDEXES: Final = {
             "gist (int8range(from_position, to_position)) WHERE (status = ANY (ARRAY["
             "'pending_approval'::grant_status, 'pending_enrollment'::grant_status, "
             "'suspended'::grant_status]))"
+        ),
+    ),
+    (
+        "federation_grants_history",
+        (
+            "btree (peer_id, expires_at, from_position) WHERE (status = ANY (ARRAY["
+            "'pending_approval'::grant_status, 'pending_enrollment'::grant_status, "
+            "'active'::grant_status, 'suspended'::grant_status]))"
         ),
     ),
 }
