@@ -85,16 +85,14 @@ def main() -> None:
         if "past" in chosen:
             with cluster.database() as database:
                 past.rate(database, given.past or (50_000 if quick else 1_000_000))
-        if "moments" in chosen:
-            with cluster.database() as database, tempfile.TemporaryDirectory() as home:
-                made = moments.furnished(
-                    database, Path(home), given.past or (50_000 if quick else 1_000_000)
-                )
-                moments.measure(database, Path(home), (made.first, made.last), 20 if quick else 100)
-        if "forensics" in chosen:
+        if {"moments", "forensics"} & set(chosen):
             with cluster.database() as database, tempfile.TemporaryDirectory() as home:
                 size = given.past or (50_000 if quick else 1_000_000)
-                forensics.pages(database, Path(home), size, 30 if quick else 200)
+                made = past.furnished(database, Path(home), size)
+                if "moments" in chosen:
+                    moments.measure(database, Path(home), made, 20 if quick else 100)
+                if "forensics" in chosen:
+                    forensics.pages(database, Path(home), made, 30 if quick else 200)
 
 
 @contextmanager

@@ -20,11 +20,8 @@ from grants import Service, running_service
 from measuring import of_latencies, table, verdict
 
 from ledger.terms import words_of
-from projections import event_terms
-from projections.follower import Follower
-from projections.registry import FOLLOWED, HISTORY
 from support.databases import Database
-from support.past import furnish
+from support.past import Past
 
 GOAL: Final = 100.0  # ms, p99 of a page
 _PAGE: Final = 100
@@ -83,13 +80,13 @@ KINDS: Final[Mapping[str, Ask]] = {
 }  # fmt: skip
 
 
-def pages(database: Database, home: Path, events: int, rounds: int) -> None:
+def pages(database: Database, home: Path, past: Past, rounds: int) -> None:
     """Print what a page of each kind takes, anywhere in the record, and the worst combinations."""
-    print(f"\nAsking a record of {events} events", flush=True)
-    past = furnish(database.owner_dsn, home, events)
-    _index(database, past.events)
+    print(f"\nAsking a record of {past.events} events", flush=True)
     dice = random.Random(1)
     with closing(psycopg.connect(database.superuser_dsn, autocommit=True)) as connection:
+        (sizes,) = connection.execute(_SIZES).fetchall()
+        print(f"  index of words: {sizes[2]} rows, {sizes[0]} and {sizes[1]} of its own index")
         samples = list(_samples(connection, past.events, rounds, dice))
         worst = _worst(connection)
     kinds: dict[str, Callable[[Sample], str]] = {
@@ -127,23 +124,6 @@ def pages(database: Database, home: Path, events: int, rounds: int) -> None:
             most=True,
         )
         _export(service, client, past.events)
-
-
-def _index(database: Database, events: int) -> None:
-    follower = Follower(
-        database.service_dsn, [one for one in FOLLOWED if one.name == event_terms.NAME]
-    )
-    begun = time.perf_counter()
-    follower.follow()
-    took = time.perf_counter() - begun
-    follower.close()
-    with psycopg.connect(database.superuser_dsn, autocommit=True) as connection:
-        connection.execute("ANALYZE event_terms")
-        # The histories are another section's: here nothing shall be busy with them.
-        connection.execute("INSERT INTO projection_progress VALUES (%s, %s)", [HISTORY, events])
-        (sizes,) = connection.execute(_SIZES).fetchall()
-    print(f"  index of words: {events / took:.0f} events/s; {sizes[2]} rows, {sizes[0]} and "
-          f"{sizes[1]} of its own index", flush=True)  # fmt: skip
 
 
 def _samples(
@@ -199,13 +179,14 @@ def _client(service: Service) -> httpx.Client:
 
 def _export(service: Service, client: httpx.Client, events: int) -> None:
     for kind in ("jsonl", "csv"):
-        before, peak, size = service.memory, 0.0, 0
+        before, size = service.memory, 0
+        service.forget_peak()
         begun = time.perf_counter()
         with client.stream("GET", f"/v1/export?format={kind}") as answer:
             answer.raise_for_status()
             for chunk in answer.iter_raw():
                 size += len(chunk)
-                peak = max(peak, service.memory)
         took = time.perf_counter() - begun
         print(f"  export as {kind}: {events / took:.0f} events/s, {size / took / 2**20:.0f} MiB/s; "
-              f"the service's memory {before:.0f} MiB before, {peak:.0f} MiB at most")  # fmt: skip
+              f"the service's memory {before:.0f} MiB before, "
+              f"{service.peak_memory:.0f} MiB at most")  # fmt: skip

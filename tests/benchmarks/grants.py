@@ -55,8 +55,19 @@ class Service:
     @property
     def memory(self) -> float:
         """The resident set in MiB."""
+        return self._status("VmRSS")
+
+    @property
+    def peak_memory(self) -> float:
+        """The largest resident set there was, or was since `forget_peak`, in MiB."""
+        return self._status("VmHWM")
+
+    def forget_peak(self) -> None:
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")  # proc_pid_clear_refs(5)
+
+    def _status(self, name: str) -> float:
         status = Path(f"/proc/{self.pid}/status").read_text()
-        return int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0]) / 1024
+        return int(re.findall(rf"{name}:\s+(\d+) kB", status)[0]) / 1024
 
 
 def compare(database: Database, home: Path, rounds: int, seconds: float) -> None:

@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
 
-import psycopg
 from grants import running_service
 from measuring import Round, of_latencies, table, verdict
-from past import fill
 
 from ledger.canonical import format_time
 from support.databases import Database
-from support.past import Past, furnish
+from support.past import Past
 
 OBJECT: Final = 15.0  # milliseconds, p99
 PAGE: Final = 50.0
+SOME: Final = "some"
+"""In a filter: the value that a grant of the last page has, another in every round."""
 FILTERS: Final[Sequence[tuple[str, dict[str, str]]]] = (
     ("grants", {}),
     *(("grants", {"status": status}) for status in (
@@ -38,6 +38,10 @@ FILTERS: Final[Sequence[tuple[str, dict[str, str]]]] = (
     ("certificates", {}),
     *(("certificates", {"state": state}) for state in ("issued", "revoked", "failed")),
     ("certificates", {"sensitive": "true"}),
+    ("certificates", {"resource": "api_keys"}),
+    ("certificates", {"state": "authorized"}),
+    *((noun, {name: SOME}) for noun in ("grants", "certificates")
+      for name in ("peer_id", "subject_user_id")),
 )  # fmt: skip
 
 
@@ -60,19 +64,10 @@ class Caller:
         return took, json.loads(body)
 
 
-def furnished(database: Database, home: Path, events: int) -> Past:
-    """A past with its histories; prints how fast they were followed."""
-    past = furnish(database.owner_dsn, home, events)
-    fill(database, past.events)
-    with psycopg.connect(database.owner_dsn, autocommit=True) as connection:
-        connection.execute("VACUUM ANALYZE")
-    return past
-
-
-def measure(database: Database, home: Path, past: tuple[datetime, datetime], rounds: int) -> None:
+def measure(database: Database, home: Path, past: Past, rounds: int) -> None:
     """Print the latencies of everything, now and at five distances."""
-    first, last = past
-    span = last - first
+    last = past.last
+    span = last - past.first
     moments: list[datetime | None] = [
         None, *(last - span * share for share in (0.001, 0.05, 0.25, 0.5, 0.9))
     ]  # fmt: skip
@@ -119,13 +114,18 @@ def _objects(
 
 def _pages(caller: Caller, moments: Sequence[datetime | None], last: datetime, rounds: int) -> None:
     worst = 0.0
+    some = caller.get("/v1/grants?limit=500")[1]["items"]
     for noun, filters in FILTERS:
         results: dict[str, list[Round]] = {}
         counts: dict[str, int] = {}
         latencies: dict[str, list[float]] = {_name(moment, last): [] for moment in moments}
-        for _ in range(rounds):
+        for number in range(rounds):
+            asked = {
+                name: some[number % len(some)][name] if value == SOME else value
+                for name, value in filters.items()
+            }
             for moment in moments:
-                query = urlencode({"limit": 100, **filters, **_suffix(moment)})
+                query = urlencode({"limit": 100, **asked, **_suffix(moment)})
                 took, answer = caller.get(f"/v1/{noun}?{query}")
                 latencies[_name(moment, last)].append(took)
                 counts[_name(moment, last)] = len(answer["items"])
