@@ -22,6 +22,7 @@ from migrations.binaries import (
     server_account,
     version_of,
 )
+from migrations.memory import shared_buffers
 
 PORT = 5432  # only a part of the socket's name: nothing listens on a network
 SUPERUSER = "postgres"
@@ -45,7 +46,11 @@ log_rotation_age = 1d
 log_rotation_size = 0
 log_truncate_on_rotation = on
 """
-_DURABLE = "fsync = on\nfull_page_writes = on\nsynchronous_commit = on\n"
+_DURABLE = """fsync = on
+full_page_writes = on
+synchronous_commit = on
+shared_buffers = {buffers}MB
+"""
 # For tests: many databases, short lives, nothing worth keeping.
 _NOT_DURABLE = """fsync = off
 full_page_writes = off
@@ -171,7 +176,7 @@ class Server:
         text = _CONFIGURATION.format(
             port=PORT, sockets=_quoted(self.sockets), log=_quoted(self.log)
         )
-        text += _DURABLE if self.durable else _NOT_DURABLE
+        text += _DURABLE.format(buffers=shared_buffers()) if self.durable else _NOT_DURABLE
         write_private(data / "fedledger.conf", text, self.account)
 
     # ------------------------------------------------------------ look

@@ -16,6 +16,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from migrations.embedded import Embedded, EmbeddedError
+from migrations.memory import shared_buffers
 from support import databases
 from support.waiting import wait_until
 
@@ -150,6 +151,7 @@ def test_what_it_keeps_is_kept_safely(home: Path) -> None:
             "synchronous_commit": "on",
             "data_checksums": "on",
             "listen_addresses": "",
+            "shared_buffers": str(shared_buffers() * 128),  # pages of 8 KiB
             "server_encoding": "UTF8",
             "TimeZone": "UTC",
             "password_encryption": "scram-sha-256",
