@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Final, Literal, TypeAlias
 from uuid import UUID
 
+from msgspec import Struct
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -151,8 +152,7 @@ class Fact(_Stored):
     STREAM: ClassVar[StreamType]
 
 
-@dataclass(frozen=True)
-class Event:
+class Event(Struct, frozen=True):
     """One immutable fact of one stream. The first two names are the eventsourcing library's."""
 
     originator_id: UUID  # the stream

@@ -12,7 +12,6 @@ from uuid import UUID, uuid4
 from ledger.appends import Claim, Idempotency, InlineProjection
 from ledger.errors import NotFoundError, StaleError
 from ledger.events import Actor, Event, Fact
-from ledger.frozen import made_of
 
 S = TypeVar("S")
 
@@ -134,8 +133,7 @@ class Reading:
         return cast(S, stream.state)
 
     def _event(self, stream_id: UUID, version: int, fact: Fact, reason: str | None) -> Event:
-        return made_of(
-            Event,
+        return Event(
             originator_id=stream_id,
             originator_version=version,
             id=uuid4(),

@@ -8,11 +8,13 @@ or never given, stays so.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
 from typing import Any, Final, NamedTuple
 from uuid import UUID
+
+from msgspec import structs
 
 from ledger import grants
 from ledger.errors import LedgerError
@@ -232,7 +234,7 @@ class _Histories:
         state = self.state(stream_id)
         for fact in facts:
             version = 1 if state is None else state.version + 1
-            event = replace(like, originator_version=version, data=fact)
+            event = structs.replace(like, originator_version=version, data=fact)
             state = _EVOLVE[fact.STREAM](state, event)
         self._altered[stream_id] = state
 

@@ -11,7 +11,6 @@ import psycopg
 
 from ledger.events import Actor, Event, Fact, PeerRegistered, PeerUpdated
 from ledger.folds import FOLDS
-from ledger.frozen import made_of
 from ledger.peers import Peer, claimed_name
 from ledger.reading import Call
 from ledger.store import Clock, Recorded, Store
@@ -77,18 +76,7 @@ def update(
 
 
 def event_of(stream_id: UUID, version: int, fact: Fact) -> Event:
-    return made_of(
-        Event,
-        originator_id=stream_id,
-        originator_version=version,
-        id=uuid4(),
-        at=real_clock(),
-        actor=ACTOR,
-        correlation_id="test",
-        causation_id=None,
-        reason=None,
-        data=fact,
-    )
+    return Event(stream_id, version, uuid4(), real_clock(), ACTOR, "test", None, None, fact)
 
 
 @contextmanager

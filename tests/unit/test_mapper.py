@@ -1,6 +1,5 @@
 """Bodies: canonical when written, validated when read, and nothing else is ever loaded."""
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID
@@ -10,6 +9,7 @@ import pytest
 from eventsourcing.persistence import StoredEvent
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from ledger.errors import InvalidError
 from ledger.events import Actor, Event, PeerActivated, PeerRegistered, PeerSuspended
