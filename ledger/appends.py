@@ -36,6 +36,7 @@ class InlineProjection:
     `key`: the columns that identify a row. `rows`: all rows of one state, pure. `stream`: the column
     that holds the id of the state's stream, so that a table can be compared stream by stream. `part`:
     what of a state its rows are made of, so that they need not be made again while it is the same.
+    `row`, where that is a mapping: the row of (state, one of its values), made of the value alone.
     """
 
     table: str
@@ -44,7 +45,8 @@ class InlineProjection:
     key: tuple[str, ...]
     rows: Callable[[Any], Iterable[tuple[object, ...]]]
     stream: str = "id"
-    part: Callable[[Any], object] = _whole
+    part: Callable[[Any], Any] = _whole
+    row: Callable[[Any, Any], tuple[object, ...]] | None = None
 
     def __post_init__(self) -> None:
         # These become SQL text; they come from code, and here that is made sure of.
@@ -70,9 +72,18 @@ class InlineProjection:
         """The rows of `new` that `old` did not have."""
         if old is None:
             return set(self.rows(new))
-        if self.part(old) is self.part(new):
-            return set()
-        return set(self.rows(new)) - set(self.rows(old))
+        return set(self.touched(old, new)) - set(self.touched(new, old))
+
+    def touched(self, old: object | None, new: object) -> Iterable[tuple[object, ...]]:
+        """The rows of `new` that are made of anything that `old` did not have; some may be the same."""
+        if old is None:
+            return self.rows(new)
+        before, now = self.part(old), self.part(new)
+        if before is now:
+            return ()
+        if self.row is None:
+            return self.rows(new)
+        return [self.row(new, one) for key, one in now.items() if before.get(key) is not one]
 
 
 class Draft(NamedTuple):

@@ -56,16 +56,16 @@ class CertificateRow:
 
 def rows(grant: Grant) -> Iterable[tuple[object, ...]]:
     """One row per issuance of the grant, in the order of `PROJECTION.columns`."""
-    return (_row(grant.id, issuance) for issuance in grant.issuances.values())
+    return (_row(grant, issuance) for issuance in grant.issuances.values())
 
 
-def _row(grant_id: UUID, issuance: Issuance) -> tuple[object, ...]:
+def _row(grant: Grant, issuance: Issuance) -> tuple[object, ...]:
     order, revocation = issuance.authorization, issuance.revocation
     # What came back wrong stays in its event: no reader of this table can hand it out by mistake.
     issued = issuance.state is IssuanceState.ISSUED
     return (
         order.serial,
-        grant_id,
+        grant.id,
         order.issuance_id,
         issuance.state.value,
         order.kind,
@@ -123,6 +123,7 @@ PROJECTION: Final = InlineProjection(
     key=("serial",),
     rows=rows,
     part=lambda grant: grant.issuances,
+    row=_row,
     stream="grant_id",
 )
 

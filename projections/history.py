@@ -103,10 +103,8 @@ class Histories:
         if not story.rows:
             story.rows = {table: {} for table in tables}
         for table, before in story.rows.items():
-            if earlier is not None and table.part(earlier) is table.part(story.state):
-                continue
             place = self._places[table]
-            for row in table.rows(story.state):
+            for row in table.touched(earlier, story.state):
                 key = row[place]
                 old = before.get(key)
                 if old is None or old.row != row:

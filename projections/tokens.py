@@ -13,7 +13,7 @@ from psycopg import Connection, sql
 from psycopg.rows import class_row
 
 from ledger.appends import InlineProjection
-from ledger.grant_state import Grant
+from ledger.grant_state import Grant, Token
 from ledger.lookups import Lookup
 
 
@@ -36,18 +36,19 @@ class TokenRow:
 
 def rows(grant: Grant) -> Iterable[tuple[object, ...]]:
     """One row per token of the grant, in the order of `PROJECTION.columns`."""
+    return (_row(grant, token) for token in grant.tokens.values())
+
+
+def _row(grant: Grant, token: Token) -> tuple[object, ...]:
     return (
-        (
-            token.accessor,
-            grant.id,
-            token.token_sha256,
-            token.state.value,
-            token.expires_at,
-            token.key_digest,
-            token.issued_at,
-            token.changed_at,
-        )
-        for token in grant.tokens.values()
+        token.accessor,
+        grant.id,
+        token.token_sha256,
+        token.state.value,
+        token.expires_at,
+        token.key_digest,
+        token.issued_at,
+        token.changed_at,
     )
 
 
@@ -67,6 +68,7 @@ PROJECTION: Final = InlineProjection(
     key=("accessor",),
     rows=rows,
     part=lambda grant: grant.tokens,
+    row=_row,
     stream="grant_id",
 )
 

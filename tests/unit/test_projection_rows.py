@@ -214,6 +214,21 @@ def test_a_changed_token_changes_its_row_only() -> None:
     assert grants.PROJECTION.changed(before, after) == set(), "the grant's own row is the same"
 
 
+def test_a_table_makes_rows_of_what_is_new_and_finds_what_comparing_all_of_them_would() -> None:
+    first = issuance(IssuanceState.AUTHORIZED)
+    second = issuance(IssuanceState.ISSUED, certificate=b"der")
+    before = grant(issuances={SOME: first, OTHER: second})
+    twin = replace(first)  # equal, and made anew
+    closed = replace(second, closed_at=NOW)
+    after = replace(before, issuances={SOME: twin, OTHER: closed, UUID(int=3): second})
+    table = certificates.PROJECTION
+    assert table.changed(before, after) == set(table.rows(after)) - set(table.rows(before))
+    later = replace(after, issuances={**after.issuances, OTHER: second})
+    (row,) = table.touched(after, later)
+    assert row in table.rows(later)
+    assert list(table.touched(None, after)) == list(table.rows(after))
+
+
 def _token() -> Token:
     return Token("a" * 16, DIGEST, TokenState.ISSUED, NOW, NOW + HOUR, None, NOW)
 
