@@ -90,7 +90,7 @@ def main() -> None:
                 size = given.past or (50_000 if quick else 1_000_000)
                 made = past.furnished(database, Path(home), size)
                 if "moments" in chosen:
-                    moments.measure(database, Path(home), made, 20 if quick else 100)
+                    moments.measure(database, Path(home), made, 20 if quick else 150)
                 if "forensics" in chosen:
                     forensics.pages(database, Path(home), made, 30 if quick else 200)
 
