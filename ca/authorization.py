@@ -5,7 +5,7 @@ It asks no authority. What may be authorized is decided by `ledger/enrollment.py
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
@@ -152,7 +152,7 @@ class Authorizations:
             if recorded.events:
                 log_alarm(CLONE, str(grant.id))
             raise recorded.value
-        return replace(recorded.value, seen=recorded.used)
+        return Started(recorded.value.issuance_id, recorded.value.new, recorded.used)
 
     def _seen(self, reading: Reading, grant_id: UUID) -> _Seen:
         grant = reading.state(Grant, grant_id)

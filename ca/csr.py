@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Final, Literal, NoReturn
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtensionOID, NameOID
@@ -218,11 +219,24 @@ def _check_signature(request: x509.CertificateSigningRequest, key: PublicKey) ->
             "csr-signature", "sign with SHA-256, SHA-384 or SHA-512 (RSA: PKCS #1 v1.5), or Ed25519"
         )
     try:
-        valid = request.is_signature_valid
-    except PARSER_ERRORS:
-        valid = False
-    if not valid:
-        raise CsrError("csr-signature", "the signature does not verify with the key in the request")
+        _verify(key, request)
+    except (*PARSER_ERRORS, InvalidSignature):
+        raise CsrError(
+            "csr-signature", "the signature does not verify with the key in the request"
+        ) from None
+
+
+def _verify(key: PublicKey, request: x509.CertificateSigningRequest) -> None:
+    """Verify with the key that is loaded already: the request itself would load it once more."""
+    signature, signed = request.signature, request.tbs_certrequest_bytes
+    if isinstance(key, ed25519.Ed25519PublicKey):
+        return key.verify(signature, signed)
+    hashing = request.signature_hash_algorithm
+    if hashing is None:
+        raise InvalidSignature
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        return key.verify(signature, signed, ec.ECDSA(hashing))
+    return key.verify(signature, signed, PKCS1v15(), hashing)
 
 
 def _check_attributes(request: x509.CertificateSigningRequest) -> None:

@@ -42,6 +42,7 @@ _NONCE_BYTES: Final = 12
 _TAG_BYTES: Final = 16
 _SALT_BYTES: Final = 16
 _COORDINATE_BYTES: Final = 32
+_ES256: Final = ec.ECDSA(hashes.SHA256())
 _BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]*", re.ASCII)
 
 
@@ -133,7 +134,7 @@ def read_private_jwk(jwk: object) -> ec.EllipticCurvePrivateKey:
     return key
 
 
-def _require_p256(key: ec.EllipticCurvePublicKey) -> None:
+def _require_p256(key: ec.EllipticCurvePublicKey | ec.EllipticCurvePrivateKey) -> None:
     if not isinstance(key.curve, ec.SECP256R1):
         raise JoseError("not an EC P-256 key")
 
@@ -160,10 +161,10 @@ def sign(claims: Mapping[str, object], key: ec.EllipticCurvePrivateKey, *, kid: 
         JoseError: the key is not of P-256.
         TypeError: a claim is no JSON.
     """
-    _require_p256(key.public_key())
+    _require_p256(key)
     header = base64url(orjson.dumps({"alg": "ES256", "kid": kid, "typ": "JWT"}))
     signed = f"{header}.{base64url(orjson.dumps(claims))}"
-    r, s = decode_dss_signature(key.sign(signed.encode(), ec.ECDSA(hashes.SHA256())))
+    r, s = decode_dss_signature(key.sign(signed.encode(), _ES256))
     width = _COORDINATE_BYTES
     return f"{signed}.{base64url(r.to_bytes(width, 'big') + s.to_bytes(width, 'big'))}"
 

@@ -23,7 +23,7 @@ from cryptography.x509.oid import SignatureAlgorithmOID as Signature
 
 from ca import extensions
 from ca.csr import PARSER_ERRORS, key_digest
-from ca.der import children, encode, only_element
+from ca.der import Element, children, encode, only_element
 
 DEFAULT_ARC: Final = "1.3.6.1.4.1.99999"
 """The arc of our two extensions; unregistered, hence configurable."""
@@ -48,6 +48,7 @@ _SIGNATURES: Final = frozenset(
 )
 _UTF8_STRING: Final = 0x0C
 _TBS_FIELDS: Final = 8  # RFC 5280 §4.1 without the two unique identifiers, which are obsolete
+_KEY_FIELD: Final = 6
 
 
 class ValidityTooShort(ValueError):  # noqa: N818 - a refusal, named as the rules name it
@@ -215,13 +216,14 @@ def check_certificate(
         certificate = x509.load_der_x509_certificate(der)
         fields = children(children(der)[0].der)
         found = extensions.found_in(fields)
-        own = extensions.key_ids(_spki(certificate.public_key()))
+        spki = _own_spki(certificate, fields, order.key_digest)
+        own = extensions.key_ids(spki)
         wanted = (
             *_profile(order, own.older, pinned.key_id),
             extensions.subject_key_id(own.newer),  # either will do
         )
         return (
-            *_check_fields(certificate, order, len(fields)),
+            *_check_fields(certificate, order, spki, len(fields)),
             *_check_signature(certificate, pinned.issuer),
             *pinned.findings,
             *extensions.differences(found, wanted, allowed_extra_oids),
@@ -241,18 +243,22 @@ def tbs_sha256(der: bytes) -> str:
         signed = children(der)[0].der
     except PARSER_ERRORS as error:
         raise ValueError("not a certificate") from error
-    return hashlib.sha256(signed).hexdigest()
+    return _sha256(signed)
 
 
 def certificate_sha256(der: bytes) -> str:
     """Return the SHA-256 (64 lower-case hex) of a whole certificate, its usual fingerprint."""
-    return hashlib.sha256(der).hexdigest()
+    return _sha256(der)
 
 
 def _profile(
     order: SigningOrder, key_id: bytes, issuer_key_id: bytes
 ) -> tuple[extensions.Extension, ...]:
     return extensions.profile(key_id, issuer_key_id, order.san_uri, order.extensions)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _spki(key: CertificatePublicKeyTypes) -> bytes:
@@ -263,12 +269,19 @@ def _key_id(issuer: x509.Certificate) -> bytes:
     return issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
 
 
+def _own_spki(certificate: x509.Certificate, fields: Sequence[Element], key_digest: str) -> bytes:
+    """The certificate's key as we encode it. One with the digest ordered is, and need not be loaded."""
+    if len(fields) == _TBS_FIELDS and _sha256(found := fields[_KEY_FIELD].der) == key_digest:
+        return found
+    return _spki(certificate.public_key())
+
+
 def _check_fields(
-    certificate: x509.Certificate, order: SigningOrder, number_of_fields: int
+    certificate: x509.Certificate, order: SigningOrder, spki: bytes, number_of_fields: int
 ) -> Iterable[str]:
     if certificate.version is not x509.Version.v3 or number_of_fields != _TBS_FIELDS:
         yield "version: not 3, or other fields than the profile's"
-    if key_digest(certificate.public_key()) != order.key_digest:
+    if _sha256(spki) != order.key_digest:
         yield "key: not the ordered one"
     if certificate.serial_number != int(order.serial, 16):
         yield "serial: not the ordered one"

@@ -42,21 +42,19 @@ class Recognition:
         Raises:
             UnauthorizedError: it is none of ours, or its secret is wrong.
         """
-        stranger = Actor(kind="peer", id="unknown", auth="none", source=call.actor.source)
-        call = replace(call, actor=stranger)
         unknown = enrollment.token_refused("unknown-token")
         parsed = bearer.parse(text)
         if parsed is None or parsed.kind is not bearer.BearerKind.ENROLLMENT:
-            self.refuse(call, Attempt(), unknown)
+            self.refuse(_of_stranger(call), Attempt(), unknown)
         with self._read() as connection:
             row = tokens.by_accessor(connection, parsed.accessor)
         grant = self._ledger.load(Grant, row.grant_id) if row else None
         token = grant.tokens.get(parsed.accessor) if grant else None
         if grant is None or token is None:
-            self.refuse(call, Attempt(), unknown)
+            self.refuse(_of_stranger(call), Attempt(), unknown)
         if not bearer.same_digest(parsed.digest, token.token_sha256):
             attempt = Attempt(accessor=parsed.accessor, grant_id=grant.id)
-            self.refuse(call, attempt, enrollment.token_refused("wrong-secret"))
+            self.refuse(_of_stranger(call), attempt, enrollment.token_refused("wrong-secret"))
         return enrollment.Presented(parsed.accessor, parsed.digest), grant
 
     def request(self, call: Call, attempt: Attempt, grant: Grant, csr: bytes | str) -> Csr:
@@ -82,3 +80,8 @@ class Recognition:
         cause = str(error.facts.get("cause", error.code))
         self._rejections.note(call, replace(attempt, cause=cause))
         raise error
+
+
+def _of_stranger(call: Call) -> Call:
+    stranger = Actor(kind="peer", id="unknown", auth="none", source=call.actor.source)
+    return replace(call, actor=stranger)

@@ -273,7 +273,7 @@ def _extension_claims(order: SigningOrder) -> Mapping[str, str]:
 
 
 def _rfc3339(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
 
 
 def _pem_request(der: bytes) -> str:
