@@ -126,7 +126,7 @@ def serve(
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         announce(f"fedledger ready on http://{_shown(settings.host)}:{server.port}")
-        with _collecting_seldom():
+        with collecting_seldom():
             server.run()
     finally:
         for number, handler in before.items():
@@ -134,7 +134,7 @@ def serve(
 
 
 @contextmanager
-def _collecting_seldom() -> Iterator[None]:
+def collecting_seldom() -> Iterator[None]:
     """Until the end the garbage collector leaves alone what is here by now, the program and what it was
     put together of, and looks at new objects less often: nearly all go with their request."""
     thresholds = gc.get_threshold()

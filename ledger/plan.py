@@ -103,7 +103,9 @@ def plan(
         (CALLS, places.calls),
         *[(columns_of(table), places.rows[table]) for table in tables],
     ]
-    single = max([len(rows) for _, rows in parts]) == 1
+    # Several appends together are of more mixtures than a session could keep statements prepared for.
+    alone = len(appends) == 1
+    counts = [len(rows) if len(rows) < 2 and (alone or not rows) else MANY for _, rows in parts]
     values: list[bytes | None] = [
         integer(head.size),
         head.frontier.edge(),
@@ -112,19 +114,20 @@ def plan(
         single_moment(places.last),
         single_moment(now),
     ]
-    for columns, rows in parts:
-        values += _alone(rows) if single else _arrays(columns, rows)
+    for (columns, rows), count in zip(parts, counts, strict=True):
+        values += _arrays(columns, rows) if count == MANY else _alone(rows)
     reads = _reads(appends)
-    each = single and len(reads) <= MOST_READS
+    each = alone and len(reads) <= MOST_READS
     looked = [(UUIDS.item(stream), INT8.item(version)) for stream, version in reads]
     values += _alone(looked) if each else _arrays(READS, looked)
+    events, nodes, claims, calls, *others = counts
     shape = Shape(
-        tuple(tables),
+        events,
+        nodes,
+        claims,
+        calls,
+        tuple(zip(tables, others, strict=True)),
         len(reads) if each or not reads else MANY,
-        bool(places.nodes),
-        bool(places.claims),
-        bool(places.calls),
-        single,
     )
     first, last = places.leaves[0], places.leaves[-1]
     return Plan(statement(shape), values, after, places.written, first, last, reads)

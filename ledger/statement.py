@@ -11,24 +11,27 @@ from typing import Final, NamedTuple, TypeAlias
 from ledger.appends import InlineProjection
 from ledger.packing import BYTEA, INT8, TEXT, TIMESTAMPTZ, UUIDS, Kind
 
+MANY: Final = -1
+"""Rows of a part."""
+
 CHANNEL: Final = "ledger_events"
 """NOTIFY channel of `_END`; the payload is the new size in decimal."""
 
 
 class Shape(NamedTuple):
-    """Which parts a statement has; the rest is left out rather than executed empty.
+    """How many rows each part of a statement has: none, one, or MANY.
 
-    `single`: one row of each, as when one event is appended alone. Values then travel as they are and
-    not as arrays, which saves a tenth of an append's time. `reads`: how many conditions of a read
-    there are, each with values of its own; MANY if arrays hold them.
+    A part without rows is left out rather than executed empty. The values of one row travel as they are
+    and not as arrays, which saves a tenth of an append's time; of many, each column is an array. Of
+    `reads`, each up to MOST_READS is a condition with values of its own.
     """
 
-    tables: tuple[InlineProjection, ...]
+    events: int
+    nodes: int
+    claims: int
+    calls: int
+    tables: tuple[tuple[InlineProjection, int], ...]
     reads: int
-    nodes: bool
-    claims: bool
-    idempotency: bool
-    single: bool
 
 
 Columns: TypeAlias = Sequence[tuple[str, Kind]]
@@ -49,7 +52,6 @@ EVENTS: Final[Columns] = (
 READS: Final[Columns] = (("read_streams", UUIDS), ("read_versions", INT8))
 MOST_READS: Final = 4
 """Of a single append, each as a condition of its own: most commands read no more."""
-MANY: Final = -1
 NODES: Final[Columns] = (("levels", INT8), ("indexes", INT8), ("hashes", BYTEA))
 CLAIMS: Final[Columns] = (
     ("claim_kinds", TEXT),
@@ -75,13 +77,13 @@ def columns_of(table: InlineProjection) -> Columns:
     ]
 
 
-def _taken(columns: Columns, *, single: bool) -> list[str]:
-    """The columns' values: of the single row, or what takes the arrays apart, in step.
+def _taken(columns: Columns, rows: int) -> list[str]:
+    """The columns' values: of the one row, or what takes the arrays apart, in step.
 
     In the SELECT list, because as functions in FROM each would fill a tuplestore first: an eighth of
     the statement's time.
     """
-    form = "%({})s::{}" if single else "unnest(%({})s::{}[])"
+    form = "unnest(%({})s::{}[])" if rows == MANY else "%({})s::{}"
     return [form.format(name, kind.name) for name, kind in columns]
 
 
@@ -154,16 +156,24 @@ def statement(shape: Shape) -> bytes:
     READS, as far as it has them: in that order.
     """
 
-    def values(columns: Columns) -> str:
-        return ", ".join(_taken(columns, single=shape.single))
-
+    given = (
+        (
+            _EVENT.replace("{positions}", _ALL if shape.events == MANY else _ONE),
+            EVENTS,
+            shape.events,
+        ),
+        (_NODE, NODES, shape.nodes),
+        (_CLAIM, CLAIMS, shape.claims),
+        (_CALL, CALLS, shape.calls),
+    )
     parts = [
         _HEAD.format(clock=_CLOCK, still=_still(shape.reads)),
-        _EVENT.format(positions=_ONE if shape.single else _ALL, values=values(EVENTS)),
-        *([_NODE.format(values=values(NODES))] if shape.nodes else []),
-        *([_CLAIM.format(values=values(CLAIMS))] if shape.claims else []),
-        *([_CALL.format(values=values(CALLS))] if shape.idempotency else []),
-        *(_row_part(table, single=shape.single) for table in shape.tables),
+        *(
+            form.format(values=", ".join(_taken(columns, rows)))
+            for form, columns, rows in given
+            if rows
+        ),
+        *(_row_part(table, rows) for table, rows in shape.tables),
     ]
     numbers = {name: f"${number}" for number, name in enumerate(_names(shape), 1)}
     return (("WITH " + ", ".join(parts) + _END) % numbers).encode()
@@ -190,16 +200,16 @@ def _names(shape: Shape) -> list[str]:
         EVENTS,
         *([NODES] if shape.nodes else []),
         *([CLAIMS] if shape.claims else []),
-        *([CALLS] if shape.idempotency else []),
-        *map(columns_of, shape.tables),
+        *([CALLS] if shape.calls else []),
+        *(columns_of(table) for table, _ in shape.tables),
         *([READS] if shape.reads == MANY else []),
     ]
     reads = [name for number in range(shape.reads) for name in _read(number)]
     return [*FIXED, *SCALARS, *(name for columns in given for name, _ in columns), *reads]
 
 
-def _row_part(table: InlineProjection, *, single: bool) -> str:
-    taken = _taken(columns_of(table), single=single)
+def _row_part(table: InlineProjection, rows: int) -> str:
+    taken = _taken(columns_of(table), rows)
     values = (f"{one}::{kind}" for one, (_, kind) in zip(taken, table.columns, strict=True))
     changes = (f"{name} = excluded.{name}" for name in _quoted(table.names, without=table.key))
     resolution = ", ".join(changes)

@@ -214,10 +214,9 @@ class Store(Application[UUID]):
         if not reading.events:
             return None
         try:
-            position = self._append(call, reading)
+            return self._append(call, reading, value)
         except (IntegrityError, StaleReadError, IdempotencyTakenError):
             return None
-        return Recorded(value, position, reading.events, used=reading.states)
 
     def _decide(
         self,
@@ -228,9 +227,7 @@ class Store(Application[UUID]):
         for _ in range(ANEW):
             reading = Reading(self._loaded, self.folds, call, self.clock())
             try:
-                value = fn(reading)
-                position = self._append(call, reading)
-                return Recorded(value, position, reading.events, used=reading.states)
+                return self._append(call, reading, fn(reading))
             except (
                 IntegrityError,
                 StaleReadError,
@@ -246,17 +243,16 @@ class Store(Application[UUID]):
                     raise
         raise UnavailableError("what this depends on keeps changing; try again", code="busy")
 
-    def _append(self, call: Call, reading: Reading) -> int:
-        if not reading.events or call.dry_run:
-            for event in reading.events:
-                self.mapper.to_stored_event(event)  # a dry run refuses what cannot be stored, too
-            return self.record.head().size
-        # Not `save`: nobody looks at its recordings here.
-        stored = [self.mapper.to_stored_event(event) for event in reading.events]
+    def _append(self, call: Call, reading: Reading, value: T) -> Recorded[T]:
+        events, used = reading.events, reading.states
+        # Not `save`: nobody looks at its recordings here. A dry run refuses what cannot be stored, too.
+        stored = [self.mapper.to_stored_event(event) for event in events]
+        if not stored or call.dry_run:
+            return Recorded(value, self.record.head().size, events, used=used)
         conditions = reading.conditions(self._inline)
         positions = self.recorder.insert_events(stored, idempotency=call.idempotency, **conditions)
-        self._remember(reading.states)
-        return positions[-1] if positions else 0
+        self._remember(used)
+        return Recorded(value, positions[-1] if positions else 0, events, used=used)
 
     def save(self, *objs: Any, **conditions: Any) -> list[Recording[UUID]]:
         """Append events under conditions (`LedgerRecorder.insert_events`).

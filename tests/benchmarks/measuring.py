@@ -7,11 +7,12 @@ them go.
 import statistics
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 from api.one_processor import on_one_processor
+from api.server import collecting_seldom
 from api.settings import load
 
 Work = Callable[[], object]
@@ -38,9 +39,11 @@ def of_latencies(latencies: Sequence[float], took: float) -> Round:
     return Round(len(ordered) / took, 1000 * p50, 1000 * p99, 1000 * ordered[-1])
 
 
-def as_served() -> AbstractContextManager[None]:
-    """Threads placed as the service places its own."""
-    return on_one_processor() if load().processors == "one" else nullcontext()
+@contextmanager
+def as_served() -> Iterator[None]:
+    """Threads placed as the service places its own, and garbage collected as seldom."""
+    with collecting_seldom(), on_one_processor() if load().processors == "one" else nullcontext():
+        yield
 
 
 def timed(work: Sequence[Work], seconds: float, *, placed: bool = True) -> Round:

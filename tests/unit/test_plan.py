@@ -11,7 +11,7 @@ from ledger.appends import Append, Claim, Draft, Idempotency, prepare
 from ledger.events import PeerRegistered, stream_type
 from ledger.peers import evolve
 from ledger.plan import Head, Plan, plan
-from ledger.statement import FIXED, MOST_READS
+from ledger.statement import EVENTS, FIXED, MOST_READS
 from ledger.tlog.merkle import Frontier
 from projections.peers import PROJECTION
 from support.appending import event_of
@@ -19,14 +19,18 @@ from support.appending import event_of
 NOW = datetime(2026, 11, 27, 12, 0, 0, 123, tzinfo=UTC)
 
 
+NORTH = evolve(
+    None, event_of(uuid4(), 1, PeerRegistered(name="North", base_url="https://peer.example"))
+)
+
+
 def append(*, reads: int = 0, whole: bool = True) -> Append:
     stream = uuid4()
-    new = event_of(stream, 1, PeerRegistered(name="North", base_url="https://peer.example"))
     return prepare(
         [Draft(stream, 1, "peer.registered.v1", b"{}")],
         reads={UUID(int=number): number for number in range(reads)},
         claims=[Claim("peer-name", stream.hex, 0)] if whole else [],
-        rows={PROJECTION: PROJECTION.changed(None, evolve(None, new))} if whole else {},
+        rows={PROJECTION: PROJECTION.changed(None, NORTH)} if whole else {},
         idempotency=Idempotency("c", "POST", "/", stream.hex, "0" * 64) if whole else None,
     )
 
@@ -63,6 +67,20 @@ def test_one_row_of_each_travels_without_arrays() -> None:
     assert several.statement.count(b"unnest") > 20
     assert None not in several.values
     assert len(single.values) == len(several.values)
+
+
+def test_of_one_append_each_part_of_one_row_travels_without_arrays() -> None:
+    one = append()
+    second = Draft(one.events[0].stream_id, 2, "peer.activated.v1", b"{}")
+    two = prepare(
+        [*one.events, second],
+        reads={},
+        claims=one.claims,
+        rows={PROJECTION: PROJECTION.changed(None, NORTH)},
+        idempotency=None,
+    )
+    assert planned(two).statement.count(b"unnest") == len(EVENTS)
+    assert planned(two, two).statement.count(b"unnest") > 20
 
 
 @pytest.mark.parametrize("reads", range(7))
