@@ -38,6 +38,13 @@ _TRY: Final = 0.5  # seconds for a try to connect; all there is while the databa
 _VALUE_AT_FAULT: Final = ("22", "23", "54")
 
 
+# Every read of the record is of a few places in an index. Taken for dear, they are passed over for a walk
+# through all positions, which has no end where a topic stopped occurring long ago.
+_READING: Final = (
+    "-c default_transaction_read_only=on -c timezone=UTC -c jit=off -c random_page_cost=1.1"
+)
+
+
 def conninfo(dsn: str, options: str = "") -> str:
     """Return the libpq connection string `dsn` with our defaults where it says nothing.
 
@@ -156,7 +163,7 @@ class Reads:
     def __init__(self, dsn: str, size: int) -> None:
         """`size`: how many connections at most."""
         self._pool = Pool(
-            conninfo(dsn, "-c default_transaction_read_only=on -c timezone=UTC -c jit=off"),
+            conninfo(dsn, _READING),
             min_size=1,
             max_size=size,
             open=False,

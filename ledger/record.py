@@ -267,7 +267,10 @@ def _possible(question: Question) -> Iterator[tuple[str, list[object]]]:
     """Conditions that every event which answers the question fulfils, and few others do."""
     if question.streams:
         yield "stream_id = ANY(%s::uuid[])", [list(question.streams)]
-    if question.topics:
+    if len(question.topics) == 1:
+        # Said so, the index of topics has them in the order of their positions.
+        yield "topic = %s", [question.topics[0]]
+    elif question.topics:
         yield "topic = ANY(%s::text[])", [list(question.topics)]
     for text in (question.actor_id, question.correlation_id):
         if text is not None:
