@@ -59,7 +59,9 @@ def choice(now: int | None, busy: Mapping[int, float], own: float) -> int | None
     also away from a program that is bound to ours; none if they do much everywhere.
     """
     if now is None:  # what others did is known in sum only: it fits on the processors left, or not
-        fits = sum(busy.values()) - own <= len(busy) - 1
+        fits = (
+            sum(busy.values()) - own <= len(busy) - 1 + MARGIN / 2
+        )  # less than what lets go again
         return min(busy, key=lambda one: busy[one]) if fits else None
     beside = {one: share - (own if one == now else 0) for one, share in busy.items()}
     best = min(beside, key=lambda one: beside[one])

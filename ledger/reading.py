@@ -156,12 +156,11 @@ class Reading:
 
     def conditions(self, inline: Mapping[type, Sequence[InlineProjection]]) -> dict[str, Any]:
         """What travels with the events: reads, claims and current-state rows."""
-        rows = {
-            table: table.changed(stream.loaded, stream.state)
-            for stream in self._streams.values()
-            if stream.written
-            for table in inline.get(stream.kind, ())
-        }
+        rows: dict[InlineProjection, set[tuple[object, ...]]] = {}
+        for stream in self._streams.values():
+            if stream.written:
+                for table in inline.get(stream.kind, ()):
+                    rows.setdefault(table, set()).update(table.changed(stream.loaded, stream.state))
         reads = {
             stream_id: stream.version
             for stream_id, stream in self._streams.items()

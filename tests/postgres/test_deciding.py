@@ -107,6 +107,22 @@ def test_one_that_comes_to_exist_is_read_again(database: Database) -> None:
     other.close()
 
 
+def test_two_streams_of_one_kind_get_their_rows(database: Database) -> None:
+    ids = uuid4(), uuid4()
+
+    def decision(reading: Reading) -> None:
+        for number, peer_id in enumerate(ids):
+            name = f"peer {number}"
+            fact = PeerRegistered(name=name, base_url="https://new.example")
+            reading.append(Peer, peer_id, fact, claims=[claimed_name(name)])
+
+    with checked_store(database) as store:
+        store.decide(call(), decision)
+    with psycopg.connect(database.service_dsn) as connection:
+        found = connection.execute("SELECT id FROM federation_peers").fetchall()
+    assert {peer_id for (peer_id,) in found} == set(ids)
+
+
 def test_a_state_seen_before_saves_loading_it(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

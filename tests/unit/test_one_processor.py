@@ -141,7 +141,8 @@ def test_where_the_system_cannot_nothing_is_done(
         (0, {0: 0.95, 1: 0.8}, 0.95, 0),  # the database beside us
         (0, {0: 1.0, 1: 1.0}, 0.8, 0),  # which also comes to ours now and then
         (0, {0: 1.0, 1: 1.0}, 0.5, None),  # others work everywhere
-        (None, {0: 1.0, 1: 1.0}, 0.9, None),
+        (None, {0: 1.0, 1: 1.0}, 0.8, None),
+        (None, {0: 1.0, 1: 0.9}, 0.8, 1),  # others need a little more than the processors left
         (None, {0: 0.7, 1: 0.6}, 0.5, 1),  # they have gone
         (0, {0: 1.0, 1: 0.1, 2: 0.2, 3: 0.1}, 0.5, 1),  # somebody is bound to ours
         (1, {0: 0.2, 1: 1.0, 2: 0.0, 3: 0.3}, 0.9, 1),  # not worth a move
