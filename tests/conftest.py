@@ -1,5 +1,6 @@
 """Fixtures every test may use. `database` is a migrated database of the test's own."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ settings.load_profile("fedledger")
 
 def pytest_configure(config: pytest.Config) -> None:
     """The controller (or the only process) makes the folder of the run's cluster."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # In the background of a shell. Commands that a test interrupts would inherit it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if not hasattr(config, "workerinput"):
         databases.remove_abandoned_homes()
         config.stash[_HOME] = databases.make_home()

@@ -389,10 +389,16 @@ def test_ended_from_outside_it_leaves_nothing_half_made_and_goes_on(
     }
     line = [FEDLEDGER, "projections", "rebuild", "--only", "present", "--pause", "10000", "--json"]
 
-    def begun() -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            line, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+    @contextmanager
+    def begun() -> Iterator[subprocess.Popen[str]]:
+        pipe = subprocess.PIPE
+        with subprocess.Popen(
+            line, env=environment, text=True, stdout=pipe, stderr=pipe
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()  # or a failure would wait for it, and it for what the test holds
 
     def end(process: subprocess.Popen[str], number: int) -> None:
         process.send_signal(number)
