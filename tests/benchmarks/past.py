@@ -14,10 +14,12 @@ from typing import Final
 import psycopg
 from measuring import verdict
 
+from api.reconciliation import reconcile
 from projections.follower import Follower
 from projections.history import HISTORY
 from projections.rebuild import rebuild
 from projections.registry import FOLLOWED, SOURCES
+from support.appending import real_clock
 from support.databases import Database
 from support.past import Past, furnish, generate
 
@@ -42,6 +44,10 @@ def furnished(database: Database, home: Path, events: int) -> Past:
     began = time.process_time()
     past = furnish(database.owner_dsn, home, events, progress=progress(events))
     _tell(past, time.process_time() - began)
+    # What has ended since, a service puts on record in rounds: all at once here, or it would do so
+    # while it is asked.
+    while reconcile(database.service_dsn, home, real_clock, ()).done["expired"]:
+        pass
     with _timed("histories rebuilt:", past.events):
         rebuild(database.owner_dsn, next(one for one in SOURCES if one.followed == HISTORY))
     with _timed("words followed:", past.events):
