@@ -58,10 +58,10 @@ def choice(now: int | None, busy: Mapping[int, float], own: float) -> int | None
     to 1; `own`: how many processors this process used. It is the one where others do least, which is
     also away from a program that is bound to ours; none if they do much everywhere.
     """
-    if now is None:  # what others did is known in sum only: it fits on the processors left, or not
-        fits = (
-            sum(busy.values()) - own <= len(busy) - 1 + MARGIN / 2
-        )  # less than what lets go again
+    if now is None:
+        # What others did is known in sum only: it fits on the processors left, or not. A little more
+        # may be, so that a database that needs one is no reason; less than what lets go again.
+        fits = sum(busy.values()) - own <= len(busy) - 1 + MARGIN / 2
         return min(busy, key=lambda one: busy[one]) if fits else None
     beside = {one: share - (own if one == now else 0) for one, share in busy.items()}
     best = min(beside, key=lambda one: beside[one])

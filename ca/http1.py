@@ -85,9 +85,8 @@ def exchange(stream: Stream, request: bytes, end: float) -> tuple[Response, bool
     stream.sendall(request)
     incoming = _Incoming(stream, end)
     minor, status, headers = _head(incoming)
-    while (
-        status < 200
-    ):  # what was asked for does not switch protocols, so there is an answer to come
+    # What was asked for does not switch protocols, so there is an answer to come.
+    while status < 200:
         if status == 101:
             raise HttpError("the answer switches protocols")
         minor, status, headers = _head(incoming)

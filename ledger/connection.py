@@ -130,8 +130,8 @@ class WriterConnection:
         """Say why the statement appended nothing."""
         streams, versions = zip(*planned.reads, strict=True) if planned.reads else ((), ())
         values = [now, self._clock_skew, list(streams), list(versions)]
-        row = self._run(REFUSAL.encode(), values).fetchone()
-        return Refusal(*row) if row else Refusal(clock_good=True, moved=())
+        (row,) = self._run(REFUSAL.encode(), values).fetchall()
+        return Refusal(*row)
 
     def _executed(self, text: bytes, values: Sequence[Any]) -> psycopg.pq.abc.PGresult:
         """Execute a prepared statement in one call of libpq, which waits outside the interpreter.
