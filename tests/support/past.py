@@ -89,7 +89,7 @@ def cast(world: World, events: int, founding: Founding) -> Mould:
     book.copies = max(1, round(events / _MOULD))
     _populate(world, events, founding)
     world.live(lambda: book.size >= events)
-    return Mould(book)
+    return Mould(book, founding.forms)
 
 
 def furnish(dsn: str, home: Path, events: int, seed: int = 1, **more: Any) -> Past:

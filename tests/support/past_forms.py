@@ -4,13 +4,13 @@ Only the signatures are not right, and the points are on no curve; lengths, fiel
 those of real ones. Signing some hundred thousand would take longer than all the rest.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache, cached_property
 from hashlib import sha1, sha256
 from random import Random
-from typing import Final
+from typing import Final, NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
 from ca.profile import SigningOrder, certificate_builder, order_extensions
+from ledger.canonical import format_time
 from ledger.events import IssuanceAuthorized
 from ledger.issuance import Request, Signed
 
@@ -31,6 +32,27 @@ _END: Final = datetime(2032, 2, 3, 4, 5, 6, tzinfo=UTC)
 TAIL: Final = 24
 """Octets of a signature that are filled in, at the end."""
 _POINT: Final = 64  # octets of x and y
+
+Parts = tuple[bytes | str, ...]
+"""Of a form: octets that stay, and the names of those that are filled in."""
+
+
+def _cut(octets: bytes, values: Mapping[str, bytes]) -> Parts:
+    """Cut out these values, wherever they are, and put their names in."""
+    parts: list[bytes | str] = [octets]
+    for name, value in values.items():
+        cut: list[bytes | str] = []
+        for part in parts:
+            first, *others = [part] if isinstance(part, str) else part.split(value)
+            cut.append(first)
+            for other in others:
+                cut += (name, other)
+        parts = cut
+    return tuple(parts)
+
+
+def filled(parts: Parts, values: Mapping[str, bytes]) -> bytes:
+    return b"".join([values[part] if isinstance(part, str) else part for part in parts])
 
 
 def _key(number: int) -> ec.EllipticCurvePrivateKey:
@@ -50,6 +72,7 @@ _REQUEST: Final = (
     .public_bytes(Encoding.DER)
 )
 _IN_REQUEST: Final = _REQUEST.index(_SPKI[-_POINT:])
+REQUEST: Final = (*_cut(_REQUEST[:-TAIL], {"point": _SPKI[-_POINT:]}), "tail")
 BEFORE_POINT: Final = _SPKI[:-_POINT]
 """Of a SubjectPublicKeyInfo; its key's point is the rest."""
 
@@ -62,8 +85,16 @@ def point_of(csr: bytes) -> bytes:
 def request(dice: Random) -> Request:
     """A request with a key never seen before."""
     point = dice.randbytes(_POINT)
-    der = _REQUEST.replace(_SPKI[-_POINT:], point)[:-TAIL] + dice.randbytes(TAIL)
+    der = filled(REQUEST, {"point": point, "tail": dice.randbytes(TAIL)})
     return Request(der, sha256(der).hexdigest(), sha256(BEFORE_POINT + point).hexdigest())
+
+
+class Form(NamedTuple):
+    """A certificate, cut where its TBSCertificate begins and ends."""
+
+    before: bytes
+    tbs: Parts
+    after: Parts
 
 
 @dataclass
@@ -75,7 +106,7 @@ class Forms:
     chain: Sequence[bytes]  # DER, the issuer first
 
     @cached_property
-    def _form(self) -> bytes:
+    def form(self) -> Form:
         order = SigningOrder(
             issuance_id=_GRANT,
             csr_der=_REQUEST,
@@ -89,23 +120,39 @@ class Forms:
         )
         builder = certificate_builder(order, self.issuer)
         signed = builder.sign(self.key, hashes.SHA256(), ecdsa_deterministic=True)
-        return signed.public_bytes(Encoding.DER)
+        der = signed.public_bytes(Encoding.DER)
+        tbs = to_be_signed(der)
+        values = {
+            "point": _SPKI[-_POINT:],
+            "identifier": key_identifier(_SPKI[-_POINT:]),
+            "serial": bytes.fromhex(_SERIAL),
+            "subject": _NAME.encode(),
+            "begin": der_time(_BEGIN),
+            "end": der_time(_END),
+            "grant": _GRANT.encode(),
+            "user": _SUBJECT.encode(),
+        }
+        return Form(der[: tbs.start], _cut(der[tbs], values), (der[tbs.stop : -TAIL], "tail"))
 
     def certificate(self, order: IssuanceAuthorized, subject_user_id: str, dice: Random) -> Signed:
         """What the issuer would have answered to this order."""
         (san,) = order.san
         point = point_of(order.csr)
-        der = (
-            self._form.replace(_SPKI, BEFORE_POINT + point)
-            .replace(key_identifier(_SPKI[-_POINT:]), key_identifier(point))
-            .replace(bytes.fromhex(_SERIAL), bytes.fromhex(order.serial))
-            .replace(_NAME.encode(), order.subject.encode())
-            .replace(der_time(_BEGIN), der_time(order.not_before))
-            .replace(der_time(_END), der_time(order.not_after))
-            .replace(_GRANT.encode(), san.removeprefix("urn:uuid:").encode())
-            .replace(_SUBJECT.encode(), subject_user_id.encode())
-        )[:-TAIL] + dice.randbytes(TAIL)
-        return Signed(der, sha256(der).hexdigest(), sha256(der[to_be_signed(der)]).hexdigest())
+        values = {
+            "point": point,
+            "identifier": key_identifier(point),
+            "serial": bytes.fromhex(order.serial),
+            "subject": order.subject.encode(),
+            "begin": der_time(order.not_before),
+            "end": der_time(order.not_after),
+            "grant": san.removeprefix("urn:uuid:").encode(),
+            "user": subject_user_id.encode(),
+            "tail": dice.randbytes(TAIL),
+        }
+        before, tbs, after = self.form
+        signed = filled(tbs, values)
+        der = before + signed + filled(after, values)
+        return Signed(der, sha256(der).hexdigest(), sha256(signed).hexdigest())
 
 
 def to_be_signed(der: bytes) -> slice:
@@ -120,7 +167,7 @@ def key_identifier(point: bytes) -> bytes:
 
 def der_time(moment: datetime) -> bytes:
     """As a UTCTime, which certificates have in whole seconds."""
-    return f"{moment:%y%m%d%H%M%SZ}".encode()
+    return format_time(moment)[2:19].encode().translate(None, b"-T:") + b"Z"
 
 
 @cache

@@ -3,59 +3,75 @@
 It decides nothing and writes nothing. People, rules and authorities are the mould's own and exist once.
 """
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from heapq import merge
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from ledger.events import Event
+from ledger.grant_state import Grant
+from ledger.mapper import body_of
 from support.past_book import Book, only_once
-from support.past_names import Copy, copies, names_in
+from support.past_cutter import Cutter
+from support.past_forms import Forms
+from support.past_names import MOULD, Copy, copies, names_in
 from support.past_press import Told
-from support.past_stencils import Stencil, original
+from support.past_stencils import Stencil, stencils
 from support.past_world import EARLIEST
 
 _SECONDS: Final = int(EARLIEST.total_seconds())
 
 
+class _Append(NamedTuple):
+    """An append of the mould."""
+
+    at: datetime
+    stencils: Sequence[Stencil]
+
+
 class Mould:
     """What the rules and folds have made, and its copies."""
 
-    def __init__(self, book: Book) -> None:
-        self._appends = book.appends
-        self._copied = [one for one in book.appends if not only_once(one.events[0].data)]
-        streams: dict[UUID, list[Event]] = {}
+    def __init__(self, book: Book, forms: Forms) -> None:
+        self.copies = copies(book.dice, book.dice.sample(range(1, _SECONDS), book.copies - 1))
+        self.stencils = dict(self._cut(book, forms))
+        coming = {id_: iter(each) for id_, each in self.stencils.items()}
+        self._appends = [
+            _Append(one.at, [next(coming[event.originator_id]) for event in one.events])
+            for one in book.appends
+        ]
+        self._copied = [
+            stencilled
+            for stencilled, one in zip(self._appends, book.appends, strict=True)
+            if not only_once(one.events[0].data)
+        ]
+
+    def _cut(self, book: Book, forms: Forms) -> Iterator[tuple[UUID, list[Stencil]]]:
+        streams: dict[UUID, list[Event]] = defaultdict(list)
         for append in book.appends:
-            streams.setdefault(append.events[0].originator_id, []).extend(append.events)
-        self.lines = {id_: original(each, book.states[id_]) for id_, each in streams.items()}
+            streams[append.events[0].originator_id] += append.events
+        alone = {id_ for id_, events in streams.items() if only_once(events[0].data)}
         once = frozenset(
             name
-            for id_, events in streams.items()
-            if only_once(events[0].data)
-            for line in self.lines[id_]
-            for name in (str(id_).encode(), *names_in(line.body))
+            for id_ in alone
+            for event in streams[id_]
+            for name in (str(id_).encode(), *names_in(body_of(event)))
         )
-        self.copies = copies(book.dice, book.dice.sample(range(1, _SECONDS), book.copies - 1))
-        self.stencils = {
-            id_: Stencil(self.lines[id_], [one.data for one in events], book.states[id_], once)
-            for id_, events in streams.items()
-            if self.copies and not only_once(events[0].data)
-        }
+        for id_, events in streams.items():
+            cutter = Cutter(once, copied=bool(self.copies) and id_ not in alone)
+            state = book.states[id_]
+            if isinstance(state, Grant) and cutter.copied:
+                cutter.compute(state, [event.data for event in events], forms.form)
+            yield id_, list(stencils(events, state, cutter))
 
     def told(self) -> Iterator[Told]:
         """Every append of the mould and of every copy."""
-        copied = (self._copy(number, copy) for number, copy in enumerate(self.copies, 1))
-        return merge(self._own(), *copied)
+        copied = (_told(self._copied, number, copy) for number, copy in enumerate(self.copies, 1))
+        return merge(_told(self._appends, 0, MOULD), *copied)
 
-    def _own(self) -> Iterator[Told]:
-        coming = {id_: iter(lines) for id_, lines in self.lines.items()}
-        for at, events in self._appends:
-            yield Told(at, 0, [next(coming[one.originator_id]) for one in events])
 
-    def _copy(self, number: int, copy: Copy) -> Iterator[Told]:
-        coming = {}
-        for at, events in self._copied:
-            id_ = events[0].originator_id
-            if id_ not in coming:
-                coming[id_] = iter(self.stencils[id_].stamp(copy))
-            yield Told(copy.moment(at), number, [next(coming[id_]) for _ in events])
+def _told(appends: Iterable[_Append], number: int, copy: Copy) -> Iterator[Told]:
+    for at, each in appends:
+        yield Told(copy.moment(at), number, [one.stamp(copy) for one in each])

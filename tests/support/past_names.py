@@ -32,7 +32,8 @@ _APART: Final = 8
 @dataclass(frozen=True)
 class Copy:
     """By which names a copy lives, and how much earlier. Tables of `bytes.translate`: `letters` for
-    names that are written, `octets` for those in binary, which mean the same."""
+    names that are written and what is `kept` between them, `octets` for names in binary, which mean
+    the same."""
 
     letters: bytes
     octets: bytes
@@ -52,7 +53,18 @@ class Copy:
         return old - self.earlier
 
 
-MOULD: Final = Copy(bytes(range(256)), bytes(range(256)), timedelta(0))
+# Above ASCII there is room for what is kept.
+_ASCII: Final = bytes(range(128))
+_KEPT: Final = bytes(one | 128 for one in range(256))
+MOULD: Final = Copy(_ASCII * 2, bytes(range(256)), timedelta(0))
+
+
+def kept(text: bytes) -> bytes:
+    """This text so that the `letters` of every copy make it of it, whatever names it has. ValueError:
+    it is not ASCII."""
+    if not text.isascii():
+        raise ValueError("only ASCII can be kept between names")
+    return text.translate(_KEPT)
 
 
 def copies(dice: Random, earlier: Iterable[int]) -> list[Copy]:
@@ -72,7 +84,8 @@ def _copy(dice: Random, seconds: int) -> Copy:
         letters.update(zip(group, dice.sample(group, len(group)), strict=True))
     octets = [int(letters[f"{one >> 4:x}"] + letters[f"{one & 15:x}"], 16) for one in range(256)]
     old, new = "".join(letters).encode(), "".join(letters.values()).encode()
-    return Copy(bytes.maketrans(old, new), bytes(octets), timedelta(seconds=seconds))
+    table = bytes.maketrans(old, new)[:128] + _ASCII
+    return Copy(table, bytes(octets), timedelta(seconds=seconds))
 
 
 def _apart(one: Copy, other: Copy) -> bool:

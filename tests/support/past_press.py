@@ -45,8 +45,8 @@ class _Table(NamedTuple):
 
 _EVENTS: Final = _Table(
     "ledger_events",
-    ("position", "stream_id", "version", "topic", "recorded_at", "body", "leaf"),
-    (INT8, UUIDS, INT8, TEXT, TIMESTAMPTZ, BYTEA, BYTEA),
+    ("stream_id", "version", "topic", "body", "position", "recorded_at", "leaf"),
+    (UUIDS, INT8, TEXT, BYTEA, INT8, TIMESTAMPTZ, BYTEA),
 )
 _CLAIMS: Final = _Table(
     "ledger_claims", ("kind", "key", "stream_id", "position"), (TEXT, TEXT, UUIDS, INT8)
@@ -97,23 +97,23 @@ class Press:
     def _events(self, told: Iterator[Told]) -> Iterator[bytes]:
         for at, _, lines in told:
             self.last = at if self.last is None else max(at, self.last + _TICK)
-            moment = format_time(self.last)
+            moment, item = format_time(self.last), TIMESTAMPTZ.item(self.last)
             for line in lines:
-                yield self._event(line, moment)
+                yield self._event(line, moment, item)
 
-    def _event(self, line: Line, moment: str) -> bytes:
-        fact, stream_id, version, body, claims, rows = line
+    def _event(self, line: Line, moment: str, item: bytes) -> bytes:
+        fact, stream_id, version, body, event, claims, rows = line
         position, digest = self.frontier.size + 1, sha256(body).hexdigest()
         entry = entry_text(position, fact.STREAM, stream_id, version, fact.TOPIC, moment, digest)
         leaf = leaf_hash(entry)
         for node in self.frontier.append(leaf):
             self._wait(_NODES.name, packed(_NODES.kinds, node))
+        number = INT8.item(position)
         for claim in claims:
-            self._wait(_CLAIMS.name, packed(_CLAIMS.kinds, (*claim, stream_id, position)))
+            self._wait(_CLAIMS.name, claim + number)
         for table, row in rows:
             self._wait(table, row)
-        event = (position, stream_id, version, fact.TOPIC, self.last, body, leaf)
-        return packed(_EVENTS.kinds, event)
+        return b"".join((event, number, item, BYTEA.item(leaf)))
 
     def _wait(self, table: str, row: bytes) -> None:
         self._waiting.setdefault(table, []).append(row)

@@ -1,5 +1,6 @@
 """A copy of what the rules made in a past is as right as the original, and shares no name with it."""
 
+from collections import defaultdict
 from collections.abc import Iterator
 from functools import reduce
 from hashlib import sha256
@@ -12,17 +13,19 @@ from cryptography import x509
 
 from ledger import grants
 from ledger.appends import InlineProjection
+from ledger.claims import claims_of
 from ledger.events import CertificateIssued, Event, GrantAmended, GrantProposed, IssuanceAuthorized
 from ledger.folds import FOLDS
 from ledger.grant_state import Grant
 from ledger.mapper import body_of, read_event
-from ledger.packing import packed
+from ledger.packing import INT8, packed
 from projections.registry import INLINE
 from support import past
-from support.past_book import Book
+from support.past_book import Book, only_once
 from support.past_forms import BEFORE_POINT, point_of
 from support.past_mould import Mould
 from support.past_names import MOULD, copies
+from support.past_press import _CLAIMS, _EVENTS
 from support.past_stencils import Line
 from support.past_world import World
 
@@ -31,9 +34,14 @@ EVENTS = 4000  # in all; the rules make half of them
 
 
 @pytest.fixture(scope="module")
-def mould() -> Iterator[Mould]:
+def book() -> Book:
+    return Book(Random(1))
+
+
+@pytest.fixture(scope="module")
+def mould(book: Book) -> Iterator[Mould]:
     founding = past._founding(past.START)
-    world = World(Book(Random(1)), founding.forms, founding.authority_id, past.START)
+    world = World(book, founding.forms, founding.authority_id, past.START)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(past, "_MOULD", EVENTS // 2)
         yield past.cast(world, EVENTS, founding)
@@ -42,30 +50,55 @@ def mould() -> Iterator[Mould]:
 @pytest.fixture(scope="module")
 def copied(mould: Mould) -> list[list[Line]]:
     (copy,) = mould.copies
-    return [stencil.stamp(copy) for stencil in mould.stencils.values()]
+    return [
+        lines
+        for stencils in mould.stencils.values()
+        if not only_once(events_of(lines := [one.stamp(copy) for one in stencils])[0].data)
+    ]
 
 
 def events_of(lines: list[Line]) -> list[Event]:
-    return [read_event(one.stream_id, one.version, one.fact.TOPIC, one.body) for one in lines]
+    return [read_event(UUID(one.stream_id), one.version, one.fact.TOPIC, one.body) for one in lines]
 
 
-def test_stamped_under_its_own_names_a_life_is_what_the_rules_made(mould: Mould) -> None:
+def assert_is_recorded(lines: list[Line], events: list[Event]) -> None:
+    """That these lines are these events of a stream and, in any order, the rows of its end."""
+    seen: set[tuple[str, str]] = set()
+    for line, event in zip(lines, events, strict=True):
+        stream_id, body = event.originator_id, body_of(event)
+        row = (stream_id, event.originator_version, event.data.TOPIC, body, 1, event.at, b"")
+        assert (line.fact, line.stream_id) == (type(event.data), str(stream_id))
+        assert (line.version, line.body) == (event.originator_version, body)
+        assert packed(_EVENTS.kinds, row).startswith(line.event + INT8.item(1))
+        new = [claim for claim in claims_of(event) if claim not in seen]
+        claims = [packed(_CLAIMS.kinds, (*claim, stream_id, 1)) for claim in new]
+        assert [claim + INT8.item(1) for claim in line.claims] == claims
+        seen.update(new)
+    kind = KINDS[events[0].data.STREAM]
+    state: Any = reduce(FOLDS[kind].evolve, events, None)
+    tables: list[InlineProjection] = [one for one in INLINE if one.state is kind]
+    rows = [(one.table, packed(one.kinds, row)) for one in tables for row in one.rows(state)]
+    assert sorted(row for line in lines for row in line.rows) == sorted(rows)
+
+
+def test_stamped_under_its_own_names_a_life_is_what_the_rules_made(
+    book: Book, mould: Mould
+) -> None:
     assert len(mould.stencils) > EVENTS / 20
-    for id_, stencil in mould.stencils.items():
-        assert stencil.stamp(MOULD) == mould.lines[id_]
+    streams: dict[UUID, list[Event]] = defaultdict(list)
+    for append in book.appends:
+        streams[append.events[0].originator_id] += append.events
+    assert streams.keys() == mould.stencils.keys()
+    for id_, stencils in mould.stencils.items():
+        assert_is_recorded([one.stamp(MOULD) for one in stencils], streams[id_])
 
 
 def test_a_copy_holds_canonical_bodies_a_valid_life_and_the_rows_of_its_end(
     copied: list[list[Line]],
 ) -> None:
+    assert len(copied) > EVENTS / 20
     for lines in copied:
-        events = events_of(lines)
-        assert [body_of(event) for event in events] == [line.body for line in lines]
-        kind = KINDS[events[0].data.STREAM]
-        state: Any = reduce(FOLDS[kind].evolve, events, None)
-        tables: list[InlineProjection] = [one for one in INLINE if one.state is kind]
-        rows = [(one.table, packed(one.kinds, row)) for one in tables for row in one.rows(state)]
-        assert [row for line in lines for row in line.rows] == rows
+        assert_is_recorded(lines, events_of(lines))
 
 
 def test_what_follows_from_other_values_is_computed_again(copied: list[list[Line]]) -> None:
