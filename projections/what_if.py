@@ -27,6 +27,7 @@ from ledger.operators import Operator
 from ledger.peers import Peer
 from ledger.policy import DEFAULT, Policy
 from projections.redeciding import Command, decide
+from projections.replay import unfoldable
 
 _EVOLVE: Final = {fold.stream_type: fold.evolve for fold in FOLDS.values()}
 _NOBODY: Final = Actor(kind="system", id="what-if", auth="system")
@@ -101,6 +102,7 @@ def what_if(events: Iterable[Placed], alteration: Alteration) -> Difference:
 
     Raises:
         WhatIfError: there is no such event, or the grant could not have been revoked then.
+        FoldError: these are not the events of commands, or not all of them.
     """
     histories = _Histories(alteration)
     for _, append in groupby(events, lambda placed: placed.recorded_at):
@@ -143,7 +145,10 @@ class _Histories:
         for placed in append:
             event = placed.event
             before = self._actual.get(event.originator_id)
-            self._actual[event.originator_id] = _EVOLVE[event.data.STREAM](before, event)
+            try:
+                self._actual[event.originator_id] = _EVOLVE[event.data.STREAM](before, event)
+            except (ValueError, KeyError, TypeError) as error:
+                raise unfoldable(event.originator_version - 1, error) from error
         self._last = moment
 
     def difference(self) -> Difference:

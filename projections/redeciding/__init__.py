@@ -20,8 +20,13 @@ def decide(command: Command) -> Facts:
     """Return the facts that the command would record.
 
     Raises:
-        LedgerError: the rules would refuse it.
+        LedgerError: the rules would refuse it, or there would be nothing it could be about.
     """
     rule = _RULES.get(type(command.first.data))
-    # What has no rule (notes, the ledger's own stream) is no one's decision: it stands.
-    return rule(command) if rule else [event.data for event in command.events]
+    if rule:
+        return rule(command)
+    # What has no rule (notes, the ledger's own stream) is no one's decision: it stands where it
+    # stood, but not in a stream that would never have begun.
+    if command.first.originator_version > 1:
+        command.own(object)
+    return [event.data for event in command.events]

@@ -51,7 +51,7 @@ class Command:
     def own(self, kind: type[S]) -> S:
         """The stream's own state. Raises NotFoundError."""
         found = self.state(self.first.originator_id)
-        if not isinstance(found, kind):
+        if found is None or not isinstance(found, kind):
             raise NotFoundError("it would not be there")
         return found
 

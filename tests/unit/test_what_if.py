@@ -9,9 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ledger.authorities import Authority
 from ledger.errors import LedgerError
-from ledger.events import Event
+from ledger.events import CrlPublished, Event
 from ledger.grant_state import Grant
+from projections.replay import FoldError
 from projections.what_if import Difference, Placed, Revoked, WhatIfError, Without, what_if
 from support.given import PLAIN_SCOPE, SENSITIVE_SCOPE, START, World
 
@@ -280,3 +282,20 @@ def test_the_same_history_gives_the_same_answer(world: Recording) -> None:
     placed = world.placed()
     middle = placed[len(placed) // 2].position
     assert what_if(placed, Without(middle)) == what_if(iter(placed), Without(middle))
+
+
+def test_events_that_no_command_can_have_left_so_are_refused_in_words() -> None:
+    world = Recording()
+    world.active_grant(world.active_peer())
+    last_ones = [one for one in world.placed() if one.event.originator_version > 1]
+    with pytest.raises(FoldError, match="behind version"):
+        what_if(last_ones, Without(last_ones[0].position))
+
+
+def test_without_an_authority_its_revocation_lists_would_not_have_been() -> None:
+    # Publishing is no one's decision, but it needs a stream that has begun.
+    world = Recording()
+    list_of_now = CrlPublished(this_update=START, next_update=START, entries=0)
+    world.record(Authority, world.authority.id, [list_of_now])
+    found = world.without(last(world, "authority.adopted"))
+    assert reasons(found) == {"authority.adopted": "left-out", "crl.published": "not-found"}
