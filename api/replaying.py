@@ -20,8 +20,8 @@ import psycopg
 
 from ledger.canonical import MAX_INTEGER
 from ledger.database import Reads, conninfo
-from ledger.export_reading import ExportReader
-from ledger.exports import ExportError
+from ledger.export_reading import ExportReader, manifest_of
+from ledger.exports import ExportError, Manifest
 from ledger.mapper import StoredEventError
 from ledger.record import Record
 from ledger.recorded import RecordedEvent
@@ -100,25 +100,51 @@ def from_export(path: Path, past: Past, out: Path | None, tell: Tell) -> Replaye
     """
     folds, last, count = Folds(), 0, 0
     try:
-        with path.open("rb") as file:
-            reader = ExportReader(file)
-            for one in reader.events():
-                count += 1
-                if not _before(past, one.position, one.recorded_at):
-                    continue  # read all the same: only a whole file is known to be right
-                last = one.position
-                if not past.streams or one.stream_id in past.streams:
-                    folds.take(one.event)
-                if count % _TOLD_EVERY == 0:
-                    tell("reading the export", count, count)
-            manifest = reader.manifest
+        for count, one in enumerate(_exported(path, past), 1):
+            last = one.position
+            if not past.streams or one.stream_id in past.streams:
+                folds.take(one.event)
+            if count % _TOLD_EVERY == 0:
+                tell("reading the export", count, count)
     except (ExportError, FoldError, StoredEventError) as error:
         raise ReplayError(f"{path}: {error}") from error
-    if manifest.selective or manifest.first > 1:
-        raise ReplayError(f"{path} holds a part of the ledger; a state follows from all of it only")
-    if past.position is not None and past.position > last:
-        raise ReplayError(f"{path} ends at position {last}")
     return _put_away(folds, last, out)
+
+
+def _exported(path: Path, past: Past) -> Iterator[RecordedEvent]:
+    """Every event of that past, from an export that holds all of it.
+
+    Raises:
+        ReplayError: it holds a part of the ledger only, ends before, or has no such stream.
+        ExportError: it is none, or damaged.
+    """
+    unseen, latest = set(past.streams), None
+    with path.open("rb") as file:
+        _refuse_a_part(path, manifest_of(file), past)
+        for one in ExportReader(file).events():
+            unseen.discard(one.stream_id)
+            latest = one.recorded_at
+            # What is behind is read all the same: only a whole file is known to be right.
+            if _before(past, one.position, one.recorded_at):
+                yield one
+    if past.moment is not None and (latest is None or past.moment > latest):
+        raise ReplayError(f"{path} ends before that moment; what was recorded then is not in it")
+    _refuse_unknown(unseen)
+
+
+def _refuse_a_part(path: Path, manifest: Manifest, past: Past) -> None:
+    if manifest.selective or manifest.first > 1:
+        raise ReplayError(
+            f"{path} holds a part of the ledger; a state follows from all of it only: "
+            "export it without conditions"
+        )
+    if past.position is not None and past.position > manifest.last:
+        raise ReplayError(f"{path} ends at position {manifest.last}")
+
+
+def _refuse_unknown(streams: Iterable[UUID]) -> None:
+    if unknown := ", ".join(map(str, streams)):
+        raise ReplayError(f"there is no stream {unknown}")
 
 
 def into_schema(owner_dsn: str, past: Past, schema: str, tell: Tell) -> None:
@@ -162,16 +188,17 @@ def differing(
     """
     try:
         if export is not None:
-            with export.open("rb") as file:
-                return what_if(_placed(ExportReader(file).events(), past, 0, tell), alteration)
+            return what_if(_placed(_exported(export, past), past, 0, tell), alteration)
         reads = Reads(dsn or "", 1)
         try:
             record = Record(reads)
             return what_if(_placed(record.all(), past, record.head().size, tell), alteration)
         finally:
             reads.close()
-    except (WhatIfError, ExportError, StoredEventError) as error:
+    except (WhatIfError, ExportError) as error:
         raise ReplayError(str(error)) from error
+    except (FoldError, StoredEventError) as error:
+        raise ReplayError(f"{error}; run fedledger doctor") from error
 
 
 def _placed(
@@ -188,11 +215,12 @@ def position_of(dsn: str, past: Past) -> int:
     """The position up to which that past goes.
 
     Raises:
-        ReplayError: it has not come yet.
+        ReplayError: it has not come yet, or one of its streams is none.
     """
     reads = Reads(dsn, 1)
     try:
         record = Record(reads)
+        _refuse_unknown(one for one in past.streams if not record.stream(one, limit=1))
         size = record.head().size
         found = size if past.moment is None else record.position_at(past.moment)
     finally:
@@ -250,6 +278,8 @@ def _written(write: Callable[[bytes], object], lines: Iterable[bytes]) -> Iterat
 @contextmanager
 def _folder_beside(out: Path | None) -> Iterator[Path]:
     """A folder to work in, on the file system of `out`, gone at the end unless it was renamed."""
+    if out is not None and not out.parent.is_dir():
+        raise ReplayError(f"{out.parent} is no folder; make it first")
     folder = Path(tempfile.mkdtemp(prefix=".replay-", dir=out.parent if out else None))
     try:
         yield folder

@@ -6,9 +6,11 @@ It needs the file and the log's verifier key, and nothing else: no database, no 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
+from os import SEEK_END
 from typing import BinaryIO
 
 from ledger.exports import (
+    LINES,
     MAX_LINE,
     ExportError,
     Format,
@@ -34,6 +36,32 @@ class Verified:
     def root_shown(self) -> bool:
         """Whether the file holds the whole ledger, and its root was recomputed from it."""
         return self.manifest.whole
+
+
+def manifest_of(file: BinaryIO) -> Manifest:
+    """What a file says of itself on its last line, of which nothing is checked yet.
+
+    Leaves the file at its beginning.
+
+    Raises:
+        ExportError: it does not end as an export does.
+    """
+    size = file.seek(0, SEEK_END)
+    file.seek(max(0, size - MAX_LINE))
+    lines = file.read().splitlines(keepends=True)
+    file.seek(0)
+    for kind in LINES:
+        note = note_in(kind, lines[-1]) if lines else None
+        if note is not None:
+            return _parsed(note)
+    raise ExportError("it does not end with a manifest")
+
+
+def _parsed(note: bytes) -> Manifest:
+    try:
+        return parse_manifest(text_of(note))
+    except NoteError as error:
+        raise ExportError(str(error)) from None
 
 
 class ExportReader:
@@ -86,10 +114,7 @@ class ExportReader:
         """
         if self._note is None:
             raise ExportError("the export has not been read to its end")
-        try:
-            return parse_manifest(text_of(self._note))
-        except NoteError as error:
-            raise ExportError(str(error)) from None
+        return _parsed(self._note)
 
     def verify(self, keys: Iterable[VerifierKey]) -> Verified:
         """Check the signature, after `events` has ended.
@@ -112,7 +137,9 @@ class ExportReader:
     def _line(self) -> bytes:
         line = self._file.readline(MAX_LINE)
         if not line.endswith(b"\n"):
-            raise ExportError("the export is cut off" if not line else "a line has no end")
+            # A line that is longer than any can be is no end of the file.
+            cut = len(line) < MAX_LINE
+            raise ExportError("the export is cut off" if cut else "a line has no end")
         return line
 
     def _take(self, event: RecordedEvent, line: bytes) -> None:

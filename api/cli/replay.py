@@ -5,6 +5,7 @@ nothing down but that it has read.
 """
 
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -42,6 +43,9 @@ class _Place(click.ParamType["int | datetime"]):
             self.fail("give a position, or an RFC 3339 time as 2026-01-31T00:00:00Z")
         if moment.utcoffset() is None:
             self.fail("a time needs its zone, as 2026-01-31T00:00:00Z")
+        if moment.timestamp() > time.time():
+            # What is recorded by then changes until then: no two replays would be the same.
+            self.fail("that moment has not been yet")
         return moment
 
 
@@ -125,7 +129,9 @@ def replay(
     if (without, revoke) != (None, None) and (
         (without is not None and revoke is not None) or out or schema or streams
     ):
-        raise click.UsageError("--without or --revoke: one of them, with --to and --from-export")
+        raise click.UsageError(
+            "give one of --without and --revoke; only --to and --from-export go with it"
+        )
     past = _past(to, streams)
     if export is not None:
         from api.cli.export import checked
