@@ -241,7 +241,7 @@ def _integrity(scene: _Scene) -> Check:
         shown = "; ".join(f"{where}: {what}" for where, what in report.violations[:5])
         return Check(
             "integrity", "fail", f"{len(report.violations)} violations: {shown}",
-            _TAMPERED,
+            _TAMPERED if report.recorded else _TABLES_ALONE,
         )  # fmt: skip
     return Check("integrity", "ok", f"{report.size} events are right ({scope})")
 
@@ -293,6 +293,10 @@ _NTP: Final = "Set the clocks of this machine and of the database right (NTP)."
 _ELSEWHERE: Final = "Make its certificates anew where the step-ca runs, then run `fedledger init --ca step-ca` again."
 _PUT_BACK: Final = "Put the folder back, from a backup or from the machine that has it."
 _TAMPERED: Final = "Stop writing, keep everything as it is, and compare with a backup."
+_TABLES_ALONE: Final = (
+    "The events are right, tables are not: find out who wrote there, then run "
+    "`fedledger projections rebuild`."
+)
 _CHECKS: Final[tuple[tuple[str, Callable[[_Scene], Check]], ...]] = (
     ("database", _database_check),
     ("durability", _durability),

@@ -19,6 +19,12 @@ def comparable(
     )
 
 
+def row_name(table: InlineProjection, values: Sequence[object]) -> str:
+    """Which row that is, for people: the table and the row's key."""
+    key = (values[table.names.index(name)] for name in table.key)
+    return " ".join([table.table, *map(str, key)])
+
+
 def _value(kind: str, value: object, stored: bool) -> object:
     if value is None:
         return None

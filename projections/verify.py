@@ -19,7 +19,7 @@ from ledger.events import Event
 from ledger.folds import FOLDS
 from ledger.reading import Fold
 from projections import event_terms, words
-from projections.comparing import comparable
+from projections.comparing import comparable, row_name
 from projections.history import history_of
 from projections.holding import hold
 from projections.registry import INLINE
@@ -28,11 +28,15 @@ from projections.verify_history import HistoryAudit
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was found. `size` and `root` (32 bytes) are recomputed, not read."""
+    """What was found. `size` and `root` (32 bytes) are recomputed, not read.
+
+    `recorded`: how many of the violations are of the record itself; they come first.
+    """
 
     size: int
     root: bytes
     violations: tuple[Violation, ...]
+    recorded: int
 
     @property
     def ok(self) -> bool:
@@ -66,11 +70,17 @@ def check_ledger(
             if states.fold(event):
                 past.tell(event, audit.frontier.size)
         audit.finish(connection)
+        recorded = len(audit.violations)
         for table in inline:
             _compare(connection, table, states.of(table.state), audit)
         past.compare(connection, audit.frontier.size, audit.complain)
         words.compare(connection, audit.violations.append)
-    return Report(audit.frontier.size, audit.frontier.root(), tuple(audit.violations))
+    return _report(audit, recorded)
+
+
+def _report(audit: Audit, recorded: int) -> Report:
+    found = tuple(audit.violations)
+    return Report(audit.frontier.size, audit.frontier.root(), found, recorded)
 
 
 def _tables(inline: Sequence[InlineProjection]) -> list[str]:
@@ -96,7 +106,7 @@ def check_newest(dsn: str, newest: int) -> Report:
         for _ in audit.events(connection):
             pass
         audit.finish(connection)
-    return Report(audit.frontier.size, audit.frontier.root(), tuple(audit.violations))
+    return _report(audit, len(audit.violations))
 
 
 class _States:
@@ -146,6 +156,6 @@ def _compare(
         wanted = expected.pop(name, None)
         if wanted != values:
             what = "no event is behind it" if wanted is None else "differs from its events"
-            audit.complain(f"{table.table} {name}", what)
-    for name in expected:
-        audit.complain(f"{table.table} {name}", "is missing")
+            audit.complain(row_name(table, values), what)
+    for values in expected.values():
+        audit.complain(row_name(table, values), "is missing")

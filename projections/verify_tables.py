@@ -17,7 +17,7 @@ from ledger.audit import Violation
 from ledger.canonical import MAX_INTEGER
 from ledger.database import conninfo
 from ledger.streams import all_streams
-from projections.comparing import comparable
+from projections.comparing import comparable, row_name
 from projections.holding import hold
 from projections.replay import FoldError, Row
 from projections.sources import Source, Told
@@ -156,7 +156,7 @@ class _Comparison:
             self._say(table, values, "is missing")
 
     def _say(self, table: InlineProjection, values: Values, what: str) -> None:
-        self.complain(Violation(f"{table.table} {_key(table, values)}", what))
+        self.complain(Violation(row_name(table, values), what))
 
 
 class _Stored:

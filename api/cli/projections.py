@@ -70,8 +70,12 @@ def verify(only: str | None, as_json: bool) -> int:
             click.echo(f"… and {len(found) - _SHOWN} more")
         click.echo(f"{len(found)} differences in {events} events folded")
     if found:
+        # What the events say was taken as it stands: if somebody changed those, the tables may be
+        # all that still tells what was, and folding them anew would cover it up.
         output.note(
-            "The events are right, tables are not: `fedledger projections rebuild` mends them."
+            "Tables and events differ. Let `fedledger doctor` (and for a large ledger a whole "
+            "`fedledger audit export`) check the events first; only if they are as they were "
+            "recorded, `fedledger projections rebuild` mends the tables."
         )
     return Exit.INTEGRITY if found else Exit.OK
 

@@ -291,6 +291,15 @@ def test_every_planted_difference_is_found_and_mended(
     code, document = said(capsys, "projections", "verify")
     assert (code, len(document["differences"])) == (6, planted)
     assert planted > len(INLINE)
+    missing = {
+        "row": "federation_credentials zzzzzzzzzzzzzzzz",
+        "difference": "no event is behind it",
+    }
+    assert missing in document["differences"]
+    assert run(["projections", "verify", "--only", "present"]) == 6
+    assert "doctor" in capsys.readouterr().err, (
+        "events are not called right that nobody has checked"
+    )
     code, document = said(capsys, "projections", "rebuild", "--only", "present", "--pause", "10000")
     assert (code, document["present"]["events"]) == (0, EVENTS)
     assert said(capsys, "projections", "verify")[0] == 0
