@@ -45,7 +45,7 @@ ROWS: Final = (
             "(colons, upper case, 0x and decimal are understood), its SHA-256 fingerprint, its key's "
             "digest; a token's accessor; a subject user; a request's or an event's id; a network "
             "address. The story has every event that names it or was caused by it, and those of its "
-            "grant and peer that changed what it was worth. A whole token is never an id: it would be "
+            "grant and peer that gave it its worth or changed it. A whole token is never an id: it would be "
             "in every log on the way."
         ),
         roles=READERS,

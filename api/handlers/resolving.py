@@ -30,9 +30,12 @@ MOST_GRANTS: Final = 1000
 _SERIAL: Final = re.compile(r"[4-7][0-9a-f]{31}")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _ACCESSOR: Final = re.compile(r"[0-9a-z]{16}")
-# What changes the worth of everything below a peer, and of everything below a grant.
+# What changes the worth of everything below a peer; what gives worth to all below a grant, or changes it.
 _OF_PEER: Final = ("peer.suspended.v1", "peer.resumed.v1", "peer.revoked.v1")
 _OF_GRANT: Final = (
+    "grant.proposed.v1",
+    "grant.amended.v1",
+    "grant.approved.v1",
     "grant.activated.v1",
     "grant.narrowed.v1",
     "grant.suspended.v1",
@@ -136,7 +139,7 @@ def _grant(snapshot: Snapshot, name: str) -> Iterable[_Known]:
         "expires_at": format_time(row.expires_at),
     }
     thing = Thing(kind="grant", id=name, status=row.status, facts=facts)
-    yield _Known(thing, (), (_standing(row.peer_id, _OF_PEER),))
+    yield _Known(thing, (), (_standing((row.peer_id,), _OF_PEER),))
 
 
 def _operator(snapshot: Snapshot, name: str) -> Iterable[_Known]:
@@ -211,9 +214,12 @@ def _of_certificate(snapshot: Snapshot, row: CertificateRow) -> _Known:
         "revocation_reason": row.revocation_reason,
     }
     thing = Thing(kind="certificate", id=row.serial, status=status, facts=facts)
-    names = (row.serial, str(row.issuance_id), row.certificate_sha256, row.tbs_sha256)
-    standing = [_standing(row.grant_id, _OF_GRANT)]
-    standing += [_standing(grant.peer_id, _OF_PEER)] if grant else []
+    # The token it came by, too: who made it, and who else tried it.
+    names = (
+        row.serial, str(row.issuance_id), row.certificate_sha256, row.tbs_sha256, row.accessor,
+    )  # fmt: skip
+    standing = [_standing((row.grant_id,), _OF_GRANT)]
+    standing += [_standing((grant.peer_id,), _OF_PEER)] if grant else []
     return _Known(thing, tuple(name for name in names if name), tuple(standing))
 
 
@@ -224,7 +230,7 @@ def _token(snapshot: Snapshot, name: str) -> Iterable[_Known]:
         facts = {"grant_id": str(row.grant_id), "expires_at": format_time(row.expires_at)}
         status = "expired" if ended else row.state
         thing = Thing(kind="enrollment-token", id=name, status=status, facts=facts)
-        yield _Known(thing, (), (_standing(row.grant_id, _OF_GRANT),))
+        yield _Known(thing, (), (_standing((row.grant_id,), _OF_GRANT),))
 
 
 def _credential(snapshot: Snapshot, name: str) -> Iterable[_Known]:
@@ -246,7 +252,8 @@ def _subject(snapshot: Snapshot, name: str) -> Iterable[_Known]:
         live = [str(row.id) for row in rows if row.status == "active"]
         facts = {"grants": len(rows), "active_grants": live}
         thing = Thing(kind="subject-user", id=name, status=None, facts=facts)
-        yield _Known(thing, (), _streams(row.id for row in rows))
+        of_peers = _standing(tuple(dict.fromkeys(row.peer_id for row in rows)), _OF_PEER)
+        yield _Known(thing, (), (*_streams(row.id for row in rows), of_peers))
 
 
 def _streams(ids: Iterable[UUID]) -> tuple[Question, ...]:
@@ -255,8 +262,8 @@ def _streams(ids: Iterable[UUID]) -> tuple[Question, ...]:
     return (Question(streams=streams),) if streams else ()
 
 
-def _standing(stream: UUID, topics: tuple[str, ...]) -> Question:
-    return Question(streams=(stream,), topics=topics)
+def _standing(streams: tuple[UUID, ...], topics: tuple[str, ...]) -> Question:
+    return Question(streams=streams, topics=topics)
 
 
 def _written(moment: datetime | None) -> str | None:
