@@ -12,7 +12,7 @@ import click
 
 from api.cli import timeline
 from api.cli.exits import CommandError, Exit
-from api.cli.output import note, show_pairs, words
+from api.cli.output import note, show_pairs, terminal_width, words
 from api.cli.verbs import Verb, connection_options, options, taken
 from api.events import LONGEST_WAIT, Conditions
 from api.operations import BY_NAME
@@ -55,7 +55,7 @@ def show_about(document: Mapping[str, Any]) -> None:
         }
         show_pairs([(f"  {name.replace('_', ' ')}", value) for name, value in told.items()])
         click.echo()
-    for line in timeline.lines(document["items"]):
+    for line in timeline.lines(document["items"], terminal_width()):
         click.echo(line)
     if document.get("next"):
         note(f"there is more: --all, or --cursor {document['next']}")
@@ -70,7 +70,7 @@ def _tail(**values: Any) -> int:
             if values["json"]:
                 click.echo(json.dumps(event, ensure_ascii=False, separators=(",", ":")))
             else:
-                click.echo("\n".join(timeline.lines([event])))
+                click.echo("\n".join(timeline.lines([event], terminal_width())))
     return int(Exit.OK)
 
 

@@ -191,7 +191,7 @@ class Story:
             pages = client.pages("/v1/events", {"limit": "500"})
             events = [event for page in pages for event in page["items"]]
         self._document["grants"], self._document["events"] = grants, events
-        self._told.story = timeline.lines(first["items"])
+        self._told.story = timeline.lines(first["items"], output.terminal_width())
         self._expect("the positions", [e["position"] for e in events], [*range(1, len(events) + 1)])
         self._done(f"All of it is on record: {len(events)} events, none missing.")
 

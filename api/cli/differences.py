@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from api.cli import timeline
 from api.cli.output import note, safe, words
 
 
@@ -27,9 +28,16 @@ def lines(items: Iterable[Mapping[str, Any]]) -> list[str]:
         for name, value in item["fields"].items():
             if appeared and value["after"] is None:
                 continue
-            before = "" if appeared else f"{words(value['before'])} -> "
-            told.append(f"    {safe(name)}: {before}{words(value['after'])}")
+            before = "" if appeared else f"{_told(name, value['before'])} -> "
+            line = f"    {safe(name)}: {before}{_told(name, value['after'])}"
+            told.append(line.replace("\n", "\n" + " " * 8))
         told += [f"    by #{event['position']} {safe(event['topic'])}" for event in item["events"]]
         if not item["events"]:
             told.append("    by the clock")
     return told
+
+
+def _told(name: str, value: object) -> str:
+    if name == "scope" and isinstance(value, Mapping):
+        return timeline.scope_words(value)
+    return words(value)

@@ -17,7 +17,7 @@ from api.cli.credential import credential
 from api.cli.differences import show_diff
 from api.cli.exits import Exit
 from api.cli.export import export, verify_export
-from api.cli.output import note, show_json, show_pairs, show_table, words
+from api.cli.output import note, show_json, show_pairs, show_table, terminal_width, words
 from api.cli.projections import rebuild, show_projections, verify
 from api.cli.renew import renew
 from api.cli.rotate import rotate
@@ -26,12 +26,14 @@ from api.operations import BY_NAME
 
 
 def _tell(document: Mapping[str, Any]) -> None:
-    for line in timeline.lines(document["items"]):
+    for line in timeline.lines(document["items"], terminal_width()):
         click.echo(line)
+    if not document["items"]:
+        note("nothing found")
     if document.get("next"):
         note(f"there is more: --all, or --cursor {document['next']}")
     if "status" in document:
-        click.echo(f"now: {words(document['status'])}")
+        click.echo(f"status: {words(document['status'])}")
 
 
 def _show_grant(document: Mapping[str, Any]) -> None:
@@ -59,7 +61,7 @@ def _show_certificate(document: Mapping[str, Any]) -> None:
 
 
 def _show_event(document: Mapping[str, Any]) -> None:
-    click.echo("\n".join(timeline.lines([document])))
+    click.echo("\n".join(timeline.lines([document], terminal_width())))
     told = {name: value for name, value in document.items() if name != "body"}
     show_pairs([(n.replace("_", " "), words(v)) for n, v in told.items()])
 

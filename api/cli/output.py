@@ -7,6 +7,7 @@ characters: a peer must not be able to write escape sequences on an admin's term
 
 import json
 import re
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -45,6 +46,11 @@ def when(text: str) -> str:
     offset = local.strftime("%z")
     zone = "UTC" if offset == "+0000" else f"{offset[:3]}:{offset[3:]}"
     return f"{local:%Y-%m-%d %H:%M:%S} {zone}"
+
+
+def terminal_width() -> int | None:
+    """How wide the terminal is that stdout goes to; None when it goes elsewhere."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def safe(text: str) -> str:
@@ -117,7 +123,9 @@ def _pick(row: Mapping[str, Any], path: str) -> object:
 
 
 def _plain_table(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
-    lines = [[head.upper() for head in heads], *cells]
+    # One line each: a text that goes on behind a line feed must not pass for a row.
+    shown = ([cell.replace("\n", "\\n") for cell in row] for row in cells)
+    lines = [[head.upper() for head in heads], *shown]
     widths = [max(len(line[i]) for line in lines) for i in range(len(heads))]
     for line in lines:
         padded = (f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True))

@@ -5,6 +5,7 @@ old command line shows new history instead of failing on it.
 """
 
 import re
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -112,18 +113,40 @@ def row(event: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def lines(events: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return the story, oldest event first as given, two to three lines per event."""
+def lines(events: Iterable[Mapping[str, Any]], width: int | None = None) -> list[str]:
+    """Return the story, oldest event first as given: what, who and why, each on a line of its own.
+
+    width: columns of the reader's terminal, to break longer lines at; None: nothing is broken.
+    Further lines are indented, those that somebody put into a text as well: only what the ledger
+    recorded begins at the margin.
+    """
     told: list[str] = []
     for event in events:
-        head = f"{when(str(event.get('recorded_at', '?')))}  #{event.get('position', '?')}"
-        indent = " " * (len(head) + 2)
+        head = f"{when(str(event.get('recorded_at', '?')))}  #{event.get('position', '?')}  "
+        indent = " " * (len(head) if width is None else min(len(head), width // 2))
         body = _parts(event)
-        told.append(f"{head}  {sentence(str(event.get('topic', '?')), body.get('data') or {})}")
-        told.append(f"{indent}by {who(body.get('actor') or {})}")
+        what = sentence(str(event.get("topic", "?")), body.get("data") or {})
+        told += _broken(head, indent, what, width)
+        told += _broken(indent, indent, f"by {who(body.get('actor') or {})}", width)
         if reason := body.get("reason"):
-            told.append(f"{indent}because: {safe(str(reason))}")
+            told += _broken(indent, indent, f"because: {safe(str(reason))}", width)
     return told
+
+
+def _broken(first: str, further: str, text: str, width: int | None) -> list[str]:
+    """The lines of a text, the first behind `first`, all others behind `further`."""
+    found: list[str] = []
+    for line in text.split("\n"):
+        begin = further if found else first
+        parts = (
+            [begin + line]
+            if width is None
+            else textwrap.wrap(
+                line, width, initial_indent=begin, subsequent_indent=further, break_on_hyphens=False
+            )
+        )
+        found += parts or [begin]
+    return [line.rstrip() for line in found]
 
 
 def scope_words(scope: Mapping[str, Any]) -> str:

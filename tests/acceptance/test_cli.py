@@ -311,7 +311,7 @@ def test_a_peer_enrolls_with_url_and_token_alone(
     story = place.run("grant", "history", grant["id"]).out
     assert "Enrollment token" in story
     assert f"certificate {issued['serial']}".lower() in story.lower()
-    assert "now: active" in story
+    assert "status: active" in story
 
 
 def test_a_redemption_cut_short_before_the_answer_goes_on(

@@ -64,6 +64,11 @@ def test_a_pipe_gets_aligned_columns_without_colour(capsys: pytest.CaptureFixtur
     )
 
 
+def test_a_row_is_one_line_whatever_is_in_it(capsys: pytest.CaptureFixture[str]) -> None:
+    output.show_table([{"id": "1\n2  active"}], ["id"])
+    assert capsys.readouterr().out == "ID\n1\\n2  active\n"
+
+
 def test_an_empty_table_says_so_and_leaves_stdout_empty(capsys: pytest.CaptureFixture[str]) -> None:
     output.show_table([], ["id"])
     assert capsys.readouterr() == ("", "nothing found\n")

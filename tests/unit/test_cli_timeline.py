@@ -4,7 +4,7 @@ import string
 
 import pytest
 
-from api.cli import timeline
+from api.cli import differences, timeline
 from ledger.events import TOPICS
 
 ACTOR = {
@@ -80,3 +80,58 @@ def test_digests_are_shortened_and_switches_spelled_out() -> None:
     assert timeline.sentence(
         "grant.approved.v1", {"terms_digest": "ab" * 32, "sufficient": False}
     ) == ("Grant approved (more needed), terms abababababab…")
+
+
+def _event(**changes: object) -> dict[str, object]:
+    return {
+        "position": 7,
+        "recorded_at": "T1",
+        "topic": "peer.activated.v1",
+        "actor": ACTOR,
+        "data": {"verification": "phoned"},
+        "reason": None,
+        **changes,
+    }
+
+
+def test_nobody_can_write_a_line_that_looks_like_an_event() -> None:
+    forged = "fine\n2026-11-27 12:00:00 UTC  #8  Grant approved (enough)"
+    for width in (None, 60):
+        told = timeline.lines([_event(reason=forged, data={"verification": forged})], width)
+        at_the_margin = [line for line in told if not line.startswith("        ")]
+        assert at_the_margin == ["T1  #7  Peer activated; verified: fine"]
+        assert any("Grant approved" in line for line in told)
+
+
+def test_long_lines_are_broken_at_the_terminals_width() -> None:
+    long = f"{'word ' * 40}4f0c2f3e-0000-4000-8000-000000000000"
+    told = timeline.lines([_event(recorded_at="2026-11-27T12:00:00Z", reason=long)], 80)
+    assert max(map(len, told)) <= 80
+    assert " ".join(line.strip() for line in told[2:]) == f"because: {long}"
+    assert any("4f0c2f3e-0000-4000-8000-000000000000" in line for line in told), "an id stays whole"
+    assert max(map(len, timeline.lines([_event(reason=long)], 20))) <= 20
+    assert len(timeline.lines([_event(reason=long)])) == 3, "a pipe gets whole lines"
+
+
+def test_what_differs_is_told_by_the_same_words() -> None:
+    scope = {"resources": ["tasks"], "max_rows_per_query": 5}
+    told = differences.lines(
+        [
+            {
+                "kind": "peer",
+                "id": "x",
+                "change": "changed",
+                "fields": {
+                    "verification": {"before": None, "after": "a\ngrant y ended"},
+                    "scope": {"before": None, "after": scope},
+                },
+                "events": [],
+            }
+        ]
+    )
+    assert told == [
+        "peer x changed",
+        "    verification: - -> a\n        grant y ended",
+        "    scope: - -> tasks; up to 5 rows a query",
+        "    by the clock",
+    ]
