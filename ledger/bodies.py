@@ -203,7 +203,8 @@ def _parts(annotation: Any) -> tuple[Any, dict[str, Any]]:
     kind, *more = get_args(annotation)
     limits = {
         name: value
-        for one in more
+        for each in more
+        for one in getattr(each, "metadata", [each])  # a Field keeps its limits in there
         for name in _LIMITS
         if (value := getattr(one, name, None)) is not None
     }

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -117,6 +118,22 @@ def nearly(value: object) -> list[object]:
         f"3{value[1:]}",
         f"{value}=",
     ]
+
+
+@pytest.mark.parametrize("stored", EXAMPLES, ids=lambda one: str(one["topic"]))
+def test_a_number_keeps_its_bounds(stored: dict[str, Any]) -> None:
+    whole = {"all": json.loads(stored["body"])}
+    for *way, last in places(whole)[1:]:
+        for odd in (-1, 0, 2**53, 2**53 + 1):
+            body = deepcopy(whole)
+            inside: Any = body
+            for step in way:
+                inside = inside[step]
+            if type(inside[last]) is int:
+                inside[last] = odd
+                text, topic = orjson.dumps(body["all"]), stored["topic"]
+                expected = outcome(partial(plain_event, topic, text))
+                assert outcome(partial(read_event, STREAM, 1, topic, text)) == expected, (last, odd)
 
 
 @given(st.data())
