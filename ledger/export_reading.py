@@ -6,7 +6,7 @@ It needs the file and the log's verifier key, and nothing else: no database, no 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
-from os import SEEK_END
+from io import SEEK_END
 from typing import BinaryIO
 
 from ledger.exports import (
