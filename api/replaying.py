@@ -25,7 +25,7 @@ from ledger.exports import ExportError, Manifest
 from ledger.mapper import StoredEventError
 from ledger.record import Record
 from ledger.recorded import RecordedEvent
-from ledger.streams import all_streams, these_streams
+from ledger.streams import FIRST, LAST, all_streams, these_streams
 from projections.beside import ThrowAway
 from projections.filling import Filling, UnfoldableError
 from projections.registry import INLINE
@@ -171,7 +171,7 @@ def into_schema(owner_dsn: str, past: Past, schema: str, tell: Tell) -> None:
             if past.streams:
                 filling.catch_up(past.streams, position)
             else:
-                filling.copy(position, UUID(int=0), _CHUNK, flushed)
+                filling.copy(position, FIRST, LAST, _CHUNK, flushed)
         except psycopg.errors.DuplicateSchema:
             raise ReplayError(f"the schema {schema} exists; name another, or drop it") from None
         except UnfoldableError as error:

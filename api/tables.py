@@ -74,9 +74,15 @@ def bring(owner_dsn: str, tell: Tell) -> list[str]:
 
 
 def rebuild_all(
-    owner_dsn: str, names: Collection[str], tell: Tell, *, pause: float = 0.1
+    owner_dsn: str,
+    names: Collection[str],
+    tell: Tell,
+    *,
+    pause: float = 0.1,
+    processes: int | None = None,
 ) -> dict[str, Rebuilt]:
-    """Rebuild what is named; `pause`: seconds for which others may have to wait for each swap.
+    """Rebuild what is named; `pause`: seconds for which others may have to wait for each swap;
+    `processes`: as of `projections.rebuild.rebuild`.
 
     Raises:
         RebuildError, LedgerError, psycopg.Error: not done, or not all of it.
@@ -88,7 +94,9 @@ def rebuild_all(
             def told(now: Progress, name: str = source.name) -> None:
                 tell(f"{name}: {now.phase}", now.events, max(now.base, now.events))
 
-            done[source.name] = rebuild(owner_dsn, source, pause=pause, tell=told)
+            done[source.name] = rebuild(
+                owner_dsn, source, pause=pause, processes=processes, tell=told
+            )
     if words.SOURCE in names:
         done[words.SOURCE] = _rebuild_words(owner_dsn, tell)
     return done

@@ -19,7 +19,8 @@ _PAGE: Final = 1000  # rows
 
 # The stream as 16 bytes: comparing and making a UUID per row costs as much as reading its body.
 _STREAMS: Final = """SELECT uuid_send(stream_id), version, topic, body, position FROM ledger_events
-    WHERE position <= %(upto)s AND stream_id > %(after)s ORDER BY stream_id, version"""
+    WHERE position <= %(upto)s AND stream_id > %(after)s AND stream_id <= %(last)s
+    ORDER BY stream_id, version"""
 _CHOSEN: Final = """SELECT uuid_send(stream_id), version, topic, body, position FROM ledger_events
     WHERE position <= %(upto)s AND stream_id = ANY(%(chosen)s) ORDER BY stream_id, version"""
 _TOUCHED: Final = """SELECT DISTINCT stream_id FROM ledger_events
@@ -27,6 +28,8 @@ _TOUCHED: Final = """SELECT DISTINCT stream_id FROM ledger_events
 
 FIRST: Final = UUID(int=0)
 """Before every stream: to begin at the beginning."""
+LAST: Final = UUID(int=2**128 - 1)
+"""No stream is behind it."""
 
 
 class StoredStream(NamedTuple):
@@ -53,12 +56,12 @@ class StoredStream(NamedTuple):
 
 
 def all_streams(
-    connection: psycopg.Connection[Any], *, upto: int, after: UUID = FIRST
+    connection: psycopg.Connection[Any], *, upto: int, after: UUID = FIRST, last: UUID = LAST
 ) -> Generator[StoredStream, None, None]:
-    """Yield the streams behind `after` in order of their ids, each with its events at positions up
-    to `upto`. One statement, so one view of the record; the connection is busy with it until the
-    generator has ended or is closed, which whoever may stop half-way must do."""
-    return _streams(connection, _STREAMS, {"upto": upto, "after": after})
+    """Yield the streams behind `after`, up to `last`, in order of their ids, each with its events at
+    positions up to `upto`. One statement, so one view of the record; the connection is busy with it
+    until the generator has ended or is closed, which whoever may stop half-way must do."""
+    return _streams(connection, _STREAMS, {"upto": upto, "after": after, "last": last})
 
 
 def these_streams(

@@ -43,14 +43,15 @@ class Filling:
         self._source = source
         self._place = place
 
-    def copy(self, upto: int, after: UUID, chunk: int, flushed: Flushed) -> None:
-        """Copy every stream behind `after` as it was at `upto`, about `chunk` events a transaction.
+    def copy(self, upto: int, after: UUID, last: UUID, chunk: int, flushed: Flushed) -> None:
+        """Copy every stream behind `after`, up to `last`, as it was at the position `upto`, about
+        `chunk` events a transaction.
 
         Raises:
             UnfoldableError: naming the stream; the chunks before it are in.
         """
         held = _Held(self._source)
-        with closing(all_streams(self._reading, upto=upto, after=after)) as streams:
+        with closing(all_streams(self._reading, upto=upto, after=after, last=last)) as streams:
             for stream in streams:
                 held.take(stream)
                 if held.events >= chunk:

@@ -1,17 +1,18 @@
 """Builds the tables anew from the events, beside the live ones, then puts them in their place.
 
 1. make: tables like the live ones, empty, in a schema of their own (`projections/beside.py`)
-2. copy: every stream up to a position is folded, its rows copied in, a chunk per transaction
+2. copy: every stream up to a position is folded, its rows copied in, a chunk per transaction, by
+   several processes at once (`projections/copying.py`)
 3. index: constraints, indexes, statistics, as the live tables have them
 4. catch up: the streams that have moved on since are folded again, until few are left
 5. swap: one short transaction locks the live tables, then the head; catches up; moves the tables
 
 Nobody waits for 1 to 4. In 5 everybody waits, for as long as `pause` says at most: what takes longer is
 given up and tried again. Killed anywhere, the next call goes on from the last chunk, or begins anew if
-what is to be built is no longer the same. Memory is that of a chunk, however many streams there are.
+what is to be built is no longer the same. Memory is that of a chunk for each process, however many streams
+there are.
 """
 
-import gc
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,23 +20,25 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any, Final
-from uuid import UUID
 
 import psycopg
 from psycopg import Connection
 
 from ledger.appends import InlineProjection
-from ledger.database import conninfo
 from ledger.head import read_head, set_release
+from projections import copying
 from projections import progress as progress_of
 from projections.beside import Beside, ShapeError
+from projections.copying import Errand, connected, without_collecting
 from projections.filling import Filling, UnfoldableError
-from projections.progress import Progress
+from projections.progress import Progress, RebuildAbortedError, RebuildError
 from projections.registry import RELEASE
 from projections.sources import Source
 
-CHUNK: Final = 50_000
-"""Events per transaction of copying: what a kill costs, and what memory holds."""
+__all__ = ["CHUNK", "RebuildAbortedError", "RebuildError", "Rebuilt", "abort", "rebuild"]
+
+CHUNK: Final = 20_000
+"""Events per transaction of copying: what a kill costs, and what memory holds, for each process."""
 _NEAR: Final = 50  # events that may be left for the swap itself
 _ROUNDS: Final = 100  # of catching up before a swap is tried all the same
 _LOCK_TIMEOUT: Final = 0.05  # seconds for a lock: longer, and those behind us wait too long
@@ -46,14 +49,6 @@ _TURN_OVER: Final = "SELECT pg_advisory_unlock(%s)"
 _FOLLOWED: Final = "SELECT FROM projection_progress WHERE name = %s FOR UPDATE"
 _POSITION: Final = """INSERT INTO projection_progress (name, position, release) VALUES (%s, %s, %s)
     ON CONFLICT (name) DO UPDATE SET (position, release) = (excluded.position, excluded.release)"""
-
-
-class RebuildError(Exception):
-    """The tables were not rebuilt, and the live ones are untouched; the text says what to do."""
-
-
-class RebuildAbortedError(RebuildError):
-    """Somebody asked for the rebuild to be given up."""
 
 
 class _NotNowError(Exception):
@@ -84,6 +79,7 @@ class _Work:
     filling: Filling
     beside: Beside
     source: Source
+    errand: Errand
     release: int  # what the head says afterwards
     pause: float  # seconds others may be kept waiting
     tell: Callable[[Progress], object]
@@ -98,13 +94,15 @@ def rebuild(
     pause: float = 0.1,
     patience: float = 300.0,
     chunk: int = CHUNK,
+    processes: int | None = None,
     tell: Callable[[Progress], object] = lambda _: None,
 ) -> Rebuilt:
     """Rebuild the tables of `source`, or go on with a rebuild of them that was interrupted.
 
     `release`: of which the tables are afterwards. `pause`: seconds others may have to
-    wait for the swap; `patience`: seconds to try it for. `tell`: is told how far it is, about twice
-    a second.
+    wait for the swap; `patience`: seconds to try it for. `processes`: that copy, unless the rebuild was
+    begun with another number; None: as many as the processors and the events are worth. `tell`: is told
+    how far it is, about twice a second.
 
     Raises:
         RebuildError: another one runs; a newer release's tables; a stream that does not fold; the
@@ -113,18 +111,19 @@ def rebuild(
     """
     began = time.monotonic()
     with (
-        _connected(owner_dsn) as writing,
-        _connected(owner_dsn) as reading,
+        connected(owner_dsn) as writing,
+        connected(owner_dsn) as reading,
         _turn(writing),
-        _without_collecting(),
+        without_collecting(),
     ):
         beside = _beside(writing, source)
-        now, resumed = _begin(writing, beside, source, release)
+        now, resumed = _begin(writing, beside, source, release, processes)
         filling = Filling(reading, writing, source, beside)
-        work = _Work(writing, filling, beside, source, release, pause, tell, now)
+        errand = Errand(owner_dsn, source.name, now.base, chunk)
+        work = _Work(writing, filling, beside, source, errand, release, pause, tell, now)
         try:
             if work.now.phase == "copying":
-                _copy(work, chunk)
+                _copy(work)
             if work.now.phase == "indexing":
                 _index(work)
             waited, attempts = _swap_in_time(work, patience)
@@ -149,7 +148,7 @@ def abort(owner_dsn: str, source: Source, *, patience: float = 30.0) -> bool:
     Raises:
         RebuildError: whoever is at it did not stop within `patience` seconds.
     """
-    with _connected(owner_dsn) as connection:
+    with connected(owner_dsn) as connection:
         beside = _beside(connection, source)
         if not beside.begun:
             return False
@@ -168,28 +167,6 @@ def abort(owner_dsn: str, source: Source, *, patience: float = 30.0) -> bool:
 
 
 # ---- 1. make, or go on -------------------------------------------------------------------------
-
-
-@contextmanager
-def _connected(dsn: str) -> Iterator[Connection[Any]]:
-    # A crash of the server may lose the last chunks, and their progress with them.
-    options = "-c timezone=UTC -c synchronous_commit=off"
-    with psycopg.connect(conninfo(dsn, options), autocommit=True) as connection:
-        yield connection
-
-
-@contextmanager
-def _without_collecting() -> Iterator[None]:
-    """Folded states refer to no cycles: collecting would look at them all and find nothing."""
-    was = gc.isenabled()
-    gc.disable()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-        if was:
-            gc.enable()
 
 
 def _has_turn(connection: Connection[Any]) -> bool:
@@ -214,7 +191,11 @@ def _beside(connection: Connection[Any], source: Source) -> Beside:
 
 
 def _begin(
-    connection: Connection[Any], beside: Beside, source: Source, release: int
+    connection: Connection[Any],
+    beside: Beside,
+    source: Source,
+    release: int,
+    processes: int | None,
 ) -> tuple[Progress, bool]:
     """Return the progress to go on from, and whether there was any."""
     size, present = read_head(connection)
@@ -232,7 +213,8 @@ def _begin(
     with connection.transaction():
         beside.remove()  # of another release, or swapped and not yet tidied up
         beside.make()
-        progress_of.make(connection, beside.schema, fingerprint, size)
+        slices = processes or copying.processes_for(source, size)
+        progress_of.make(connection, beside.schema, fingerprint, size, slices)
     begun = progress_of.read(connection, beside.schema)
     if begun is None:
         raise RebuildError("the rebuild was removed while it began; begin anew")
@@ -254,21 +236,24 @@ def _fingerprint(
 # ---- 2. copy, 3. index -------------------------------------------------------------------------
 
 
-def _copy(work: _Work, chunk: int) -> None:
-    """Fold and copy stream by stream, from behind the last one that was copied."""
-
-    def flushed(last: UUID, events: int, rows: int) -> None:
-        now = work.now
-        _advance(work, replace(now, after=last, events=now.events + events, rows=now.rows + rows))
-
-    work.filling.copy(work.now.base, work.now.after, chunk, flushed)
+def _copy(work: _Work) -> None:
+    copying.copy(work.errand, work.filling, work.writing, lambda: _look(work))
+    _look(work)
     with work.writing.transaction():
         _advance(work, replace(work.now, phase="indexing"))
 
 
+def _look(work: _Work) -> None:
+    """Tell how far all processes are."""
+    now = progress_of.read(work.writing, work.beside.schema)
+    if now is None or now.aborting:
+        raise RebuildAbortedError
+    work.now = now
+    work.tell(now)
+
+
 def _advance(work: _Work, then: Progress) -> None:
-    if progress_of.write(work.writing, work.beside.schema, then):
-        raise RebuildAbortedError("the rebuild was given up")
+    progress_of.write(work.writing, work.beside.schema, then)
     work.now = then
     work.tell(then)
 

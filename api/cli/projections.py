@@ -86,9 +86,15 @@ def verify(only: str | None, as_json: bool) -> int:
     "--pause", type=click.IntRange(1, 60_000), default=100, show_default=True,
     help="Milliseconds for which readers and writers may have to wait for the swap.",
 )  # fmt: skip
+@click.option(
+    "--processes", type=click.IntRange(1, 64),
+    help="How many copy at once; unless said one a processor, four at most, for long histories.",
+)  # fmt: skip
 @click.option("--abort", "give_up", is_flag=True, help="Give up the rebuild that was begun.")
 @_JSON
-def rebuild(only: str | None, pause: int, give_up: bool, as_json: bool) -> None:
+def rebuild(
+    only: str | None, pause: int, processes: int | None, give_up: bool, as_json: bool
+) -> None:
     """Build the tables anew from the events, beside the live ones, and swap them in.
 
     Services go on reading and writing. Needs the owner's DSN. Interrupted, run it again: it goes on
@@ -110,7 +116,8 @@ def rebuild(only: str | None, pause: int, give_up: bool, as_json: bool) -> None:
             _say({"given_up": given_up}, as_json)
             return
         with shown() as tell:
-            done = rebuild_all(dsns.owner, [only] if only else NAMES, tell, pause=pause / 1000)
+            names = [only] if only else NAMES
+            done = rebuild_all(dsns.owner, names, tell, pause=pause / 1000, processes=processes)
     _say({name: _document(one) for name, one in done.items()}, as_json)
 
 

@@ -1,12 +1,14 @@
 """Rebuilding: events a second and memory of one process, beside COPY and the library's ProjectionRunner.
 
 They take turns, so that a busy machine slows all alike; then it is done once more while others append.
-Each rebuild is a process of its own, so that its memory is its own: `python tests/benchmarks/rebuild.py
-DSN SOURCE` rebuilds and prints one JSON object.
+Each rebuild is a process of its own, with those it starts, so that its memory is its own:
+`python tests/benchmarks/rebuild.py DSN SOURCE` rebuilds and prints one JSON object. A rate per process
+is that of a second of their processor time, whichever of them spent it.
 """
 
 import json
 import re
+import resource
 import subprocess
 import sys
 import time
@@ -28,6 +30,7 @@ from measuring import Round, of_latencies, table, verdict  # noqa: E402
 from psycopg import sql  # noqa: E402
 
 from ledger.store import Store  # noqa: E402
+from projections.copying import processes_for  # noqa: E402
 from projections.rebuild import rebuild  # noqa: E402
 from projections.registry import SOURCES  # noqa: E402
 from projections.sources import Source  # noqa: E402
@@ -95,8 +98,8 @@ def _print(name: str, turn: _Turn) -> None:
     events, seconds = found["events"], found["seconds"]
     print(
         f"  {name}: {seconds:.1f} s, {events / seconds:.0f} events/s ({events / found['cpu']:.0f} a "
-        f"second of its own processor time), {found['rows']} rows, {found['memory']:.0f} MiB, swap "
-        f"{found['pause']:.0f} ms in {found['attempts']} attempts\n"
+        f"second of its own processor time), {found['rows']} rows, {found['processes']} processes, "
+        f"{found['memory']:.0f} MiB in all, swap {found['pause']:.0f} ms in {found['attempts']} attempts\n"
         f"    {turn.of_runner:.1f} x the library's runner, which makes {1 / wall:.0f} events/s "
         f"({1 / cpu:.0f} a second of processor time)\n"
         f"    {seconds / turn.copied:.1f} x the time of COPY alone of the same rows, without indexes: "
@@ -168,14 +171,18 @@ def main(dsn: str, name: str) -> None:
     source = next(each for each in SOURCES if each.name == name)
     before = time.process_time()
     done = rebuild(dsn, source)
+    others = resource.getrusage(resource.RUSAGE_CHILDREN)
+    processes = processes_for(source, done.events)
     found = {
         "events": done.events,
         "rows": done.rows,
         "seconds": done.seconds,
-        "cpu": time.process_time() - before,
+        "cpu": time.process_time() - before + others.ru_utime + others.ru_stime,
         "pause": done.pause * 1000,
         "attempts": done.attempts,
-        "memory": _peak(),
+        "processes": processes,
+        # As if each of the others were as large as the largest of them.
+        "memory": _peak() + (processes - 1) * others.ru_maxrss / 1024,
     }
     print(json.dumps(found))
 

@@ -28,7 +28,7 @@ from projections import peers
 from projections.follower import Followed, Follower
 from projections.history import HISTORY, Histories, HistoryWriter
 from projections.progress import Progress
-from projections.rebuild import RebuildError, abort, rebuild
+from projections.rebuild import RebuildAbortedError, RebuildError, abort, rebuild
 from projections.registry import FOLLOWED, INLINE, RELEASE, SOURCES
 from projections.shape import Shape, shape_of
 from projections.sources import Past, Present
@@ -237,10 +237,13 @@ def test_whoever_begins_to_read_during_the_swap_sees_nothing_older_than_it_says(
 
 
 @contextmanager
-def rebuilding(database: Database, source: str, chunk: int) -> Iterator[subprocess.Popen[str]]:
+def rebuilding(
+    database: Database, source: str, chunk: int, processes: int = 1
+) -> Iterator[subprocess.Popen[str]]:
     """A process that rebuilds a step for each line it is sent."""
+    errand = [database.owner_dsn, source, str(chunk), str(processes)]
     with subprocess.Popen(
-        [sys.executable, "-m", "support.rebuilding", database.owner_dsn, source, str(chunk)],
+        [sys.executable, "-m", "support.rebuilding", *errand],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -253,9 +256,7 @@ def rebuilding(database: Database, source: str, chunk: int) -> Iterator[subproce
             process.kill()
 
 
-# It waits for the transaction in which the process stands still.
-_ASKS = """SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'
-    AND datname = current_database() AND query LIKE 'UPDATE%aborting%'"""
+_ABORTING: Final = "SELECT aborting FROM fedledger_rebuild_present.progress"
 
 
 def steps(process: subprocess.Popen[str], count: int) -> list[str]:
@@ -297,7 +298,9 @@ def test_a_running_rebuild_is_given_up_on_request(past: Database) -> None:
             rebuild(past.owner_dsn, PRESENT)
         assert process.stdin
         with psycopg.connect(past.owner_dsn, autocommit=True) as connection:
-            wait_until(lambda: connection.execute(_ASKS).fetchone() == (1,), "abort asks for it")
+            wait_until(
+                lambda: connection.execute(_ABORTING).fetchone() == (True,), "abort asks for it"
+            )
         process.stdin.write("\n" * 50)
         process.stdin.flush()
         assert process.stdout
@@ -440,10 +443,101 @@ def test_a_stream_that_does_not_fold_stops_it_and_the_live_tables_stay(past: Dat
         change = "UPDATE ledger_events SET topic = %s WHERE position = %s"
         connection.execute(change, ["grant.suspended.v1", position])
         with pytest.raises(RebuildError, match=str(stream_id)):
-            rebuild(past.owner_dsn, PRESENT)
+            rebuild(past.owner_dsn, PRESENT, processes=3)  # whichever of them it is that finds it
         assert not check_ledger(past.owner_dsn).ok
         connection.execute(change, [topic, position])
     assert rebuild(past.owner_dsn, PRESENT, **SLOW).position == 2000
+    right(past)
+
+
+# ---- several processes -------------------------------------------------------------------------
+
+# The slice that another process copies, held by the test: that process waits for it.
+_HOLD: Final = "SELECT pg_advisory_lock(hashtext('fedledger_rebuild_present'), 1)"
+_LEAVE: Final = "SELECT pg_advisory_unlock_all()"
+_OWNERS: Final = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'fedledger_owner'"
+
+
+def copying(parent: int) -> list[int]:
+    """The processes that a process has started to copy."""
+    started = Path(f"/proc/{parent}/task").glob("*/children")
+    found = [int(one) for each in started for one in each.read_text().split()]
+    return [
+        one for one in found if b"projections.copying" in Path(f"/proc/{one}/cmdline").read_bytes()
+    ]
+
+
+def runs(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2][0] not in "ZX"
+    except OSError:
+        return False
+
+
+@contextmanager
+def held(database: Database) -> Iterator[psycopg.Connection[Any]]:
+    """The second slice is held until the block ends, or before: its connection is given."""
+    with psycopg.connect(database.superuser_dsn, autocommit=True) as connection:
+        connection.execute(_HOLD)
+        yield connection
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=[source.name for source in SOURCES])
+def test_several_processes_copy_the_same_tables(past: Database, source: Any) -> None:
+    told: list[int] = []
+    done = rebuild(
+        past.owner_dsn,
+        source,
+        chunk=300,
+        processes=3,
+        tell=lambda now: told.append(now.events),
+        **SLOW,
+    )
+    assert (done.position, done.events, done.resumed) == (2000, 2000, False)
+    assert (told, told[-1]) == (sorted(told), 2000)
+    right(past)
+
+
+def test_killed_it_takes_its_processes_along_and_goes_on_with_as_many(past: Database) -> None:
+    with held(past) as holding:
+        with rebuilding(past, PRESENT.name, 300, 2) as process:
+            steps(process, 2)
+            (other,) = wait_until(lambda: copying(process.pid), "another process copies")
+            wait_until(lambda: holding.execute(_WAIT).fetchone() == (1,), "it waits")
+        wait_until(lambda: not runs(other), "it ends with the one that started it")
+        holding.execute(_LEAVE)
+        wait_until(
+            lambda: holding.execute(_OWNERS).fetchone() == (0,), "and so does its connection"
+        )
+    assert wrong(past) == []
+    done = rebuild(past.owner_dsn, PRESENT, chunk=300, **SLOW)
+    assert (done.resumed, done.events, done.position) == (True, 2000, 2000)
+    right(past)
+
+
+def test_a_process_that_dies_is_told_of_and_what_it_had_copied_is_kept(past: Database) -> None:
+    with held(past) as holding, ThreadPoolExecutor(1) as working:
+        trying = working.submit(rebuild, past.owner_dsn, PRESENT, processes=2, **SLOW)
+        (other,) = wait_until(lambda: copying(os.getpid()), "another process copies")
+        wait_until(lambda: holding.execute(_WAIT).fetchone() == (1,), "it waits")
+        os.kill(other, signal.SIGKILL)
+        with pytest.raises(RebuildError, match=r"has ended \(-9\); call it again"):
+            trying.result(60)
+        holding.execute(_LEAVE)
+    done = rebuild(past.owner_dsn, PRESENT, **SLOW)
+    assert (done.resumed, done.events) == (True, 2000)
+    right(past)
+
+
+def test_given_up_on_request_it_ends_its_processes(past: Database) -> None:
+    with held(past) as holding, ThreadPoolExecutor(1) as working:
+        trying = working.submit(rebuild, past.owner_dsn, PRESENT, processes=2, **SLOW)
+        (other,) = wait_until(lambda: copying(os.getpid()), "another process copies")
+        wait_until(lambda: holding.execute(_WAIT).fetchone() == (1,), "it waits")
+        assert abort(past.owner_dsn, PRESENT)
+        with pytest.raises(RebuildAbortedError):
+            trying.result(60)
+        assert not runs(other)
     right(past)
 
 

@@ -1,4 +1,4 @@
-"""A process that rebuilds, to be killed: `python -m support.rebuilding DSN SOURCE CHUNK`.
+"""A process that rebuilds, to be killed: `python -m support.rebuilding DSN SOURCE CHUNK PROCESSES`.
 
 It prints the phase and the events copied after each step, flushed, and waits for a line of its input
 after each, so that the test decides where it dies.
@@ -18,9 +18,9 @@ def tell(progress: Progress) -> None:
 
 
 if __name__ == "__main__":
-    dsn, name, chunk = sys.argv[1:]
+    dsn, name, chunk, processes = sys.argv[1:]
     source = next(each for each in SOURCES if each.name == name)
     try:
-        rebuild(dsn, source, chunk=int(chunk), pause=10, tell=tell)
+        rebuild(dsn, source, chunk=int(chunk), processes=int(processes), pause=10, tell=tell)
     except RebuildAbortedError:
         print("aborted", flush=True)
