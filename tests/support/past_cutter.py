@@ -5,7 +5,8 @@ certificates, is computed again. It stamps nothing.
 """
 
 import base64
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from itertools import chain
@@ -16,7 +17,7 @@ from ca.profile import order_extensions
 from ledger.canonical import canonical_json, format_time, parse_time
 from ledger.events import Fact, GrantAmended, GrantNarrowed, GrantProposed, IssuanceAuthorized
 from ledger.grant_state import Grant
-from ledger.packing import LENGTH, Kind, moment
+from ledger.packing import LENGTH, Kind, integer
 from support import past_forms as forms
 from support.past_names import FOUND, Copy, kept
 
@@ -28,7 +29,8 @@ class Hole(NamedTuple):
     old: Any
 
 
-class Step(NamedTuple):
+@dataclass(frozen=True, eq=False, slots=True)
+class Step:
     """What follows from other values, joined."""
 
     compute: Callable[[bytes], bytes]
@@ -51,8 +53,8 @@ def _written_moment(copy: Copy, old: datetime) -> bytes:
     return format_time(copy.moment(old)).encode()
 
 
-def _packed_moment(copy: Copy, old: datetime) -> bytes:
-    return moment(copy.moment(old))
+def _packed_moment(copy: Copy, old: int) -> bytes:
+    return integer(old - copy.microseconds)
 
 
 def _der_moment(copy: Copy, old: datetime) -> bytes:
@@ -66,7 +68,7 @@ def _digest(text: bytes) -> bytes:
 class Cutter:
     """Knows of one stream what is exchanged and what is computed."""
 
-    def __init__(self, once: frozenset[bytes], *, copied: bool) -> None:
+    def __init__(self, once: Set[bytes], *, copied: bool) -> None:
         """`once`: names that are the same in every copy. Not copied: nothing is another anywhere."""
         self._once = once
         self.copied = copied
@@ -94,7 +96,7 @@ class Cutter:
         if isinstance(value, str):
             return tuple(self._cut(octets)) if FOUND.search(octets) else ()
         if isinstance(value, datetime):
-            return (Hole(_packed_moment, value),)
+            return (Hole(_packed_moment, int.from_bytes(octets, "big")),)
         if isinstance(value, UUID) and str(value).encode() not in self._once:
             return (Hole(_packed, octets),)
         return (self._computed[value],) if isinstance(value, bytes) else ()
@@ -143,9 +145,9 @@ class Cutter:
     def _compute_request(self, order: IssuanceAuthorized) -> None:
         point = Hole(_packed, forms.point_of(order.csr))
         tail = Hole(_packed, order.csr[-forms.TAIL :])
-        csr = _filled(forms.REQUEST, {"point": (point,), "tail": (tail,)})
-        self._compute(base64.b64encode, csr, base64.b64encode(order.csr))
-        self._compute(_digest, csr, order.csr_sha256.encode())
+        csr = Step(bytes, _filled(forms.REQUEST, {"point": (point,), "tail": (tail,)}))
+        self._compute(base64.b64encode, (csr,), base64.b64encode(order.csr))
+        self._compute(_digest, (csr,), order.csr_sha256.encode())
         self._compute(_digest, (forms.BEFORE_POINT, point), order.key_digest.encode())
 
     def _compute_certificate(
@@ -163,13 +165,12 @@ class Cutter:
             "user": self.text(grant.subject_user_id.encode()),
             "tail": (Hole(_packed, der[-forms.TAIL :]),),
         }
-        tbs = der[forms.to_be_signed(der)]
-        signed = _filled(form.tbs, values)
-        whole = (form.before, Step(bytes, signed), *_filled(form.after, values))
-        self._compute(_digest, signed, _digest(tbs))
-        self._compute(bytes, whole, der)
-        self._compute(_digest, whole, _digest(der))
-        self._compute(base64.b64encode, whole, base64.b64encode(der))
+        tbs = Step(bytes, _filled(form.tbs, values))
+        whole = Step(bytes, (form.before, tbs, *_filled(form.after, values)))
+        self._computed[der] = whole
+        self._compute(base64.b64encode, (whole,), base64.b64encode(der))
+        self._compute(_digest, (whole,), _digest(der))
+        self._compute(_digest, (tbs,), _digest(der[forms.to_be_signed(der)]))
 
 
 def _filled(parts: forms.Parts, values: Mapping[str, Pieces]) -> Pieces:

@@ -52,19 +52,16 @@ class Mould:
         streams: dict[UUID, list[Event]] = defaultdict(list)
         for append in book.appends:
             streams[append.events[0].originator_id] += append.events
-        alone = {id_ for id_, events in streams.items() if only_once(events[0].data)}
-        once = frozenset(
-            name
-            for id_ in alone
-            for event in streams[id_]
-            for name in (str(id_).encode(), *names_in(body_of(event)))
-        )
-        for id_, events in streams.items():
-            cutter = Cutter(once, copied=bool(self.copies) and id_ not in alone)
-            state = book.states[id_]
-            if isinstance(state, Grant) and cutter.copied:
+        once: set[bytes] = set()
+        # First those whose names are the same in every copy.
+        for id_, events in sorted(streams.items(), key=lambda one: not only_once(one[1][0].data)):
+            state, bodies = book.states[id_], [body_of(event) for event in events]
+            cutter = Cutter(once, copied=bool(self.copies) and not only_once(events[0].data))
+            if not cutter.copied:
+                once.update([str(id_).encode()], *map(names_in, bodies))
+            elif isinstance(state, Grant):
                 cutter.compute(state, [event.data for event in events], forms.form)
-            yield id_, list(stencils(events, state, cutter))
+            yield id_, list(stencils(events, bodies, state, cutter))
 
     def told(self) -> Iterator[Told]:
         """Every append of the mould and of every copy."""

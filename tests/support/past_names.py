@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from random import Random
 from typing import Final
 from uuid import UUID
@@ -19,8 +20,8 @@ _NAME: Final = (
 )
 # Whole words, of base64's alphabet too: what stands somewhere within octets is no name.
 FOUND: Final = re.compile(
-    rb"(?<![0-9A-Za-z+/=])(?:(?P<moment>" + _MOMENT + rb")|(?P<name>" + _NAME
-    + rb")|[0-9A-Za-z+/=]{16,})(?![0-9A-Za-z+/=])"
+    rb"\b(?<![0-9A-Za-z+/=])(?:(?P<moment>" + _MOMENT + rb")|(?P<name>" + _NAME
+    + rb")|[0-9A-Za-z+/=]{16,}+)(?![0-9A-Za-z+/=])"
 )  # fmt: skip
 # A UUID keeps its version and variant (RFC 9562 §4), a serial its first digit, below 8.
 _EXCHANGED: Final = ("567", "89ab", "0123cdef", "ghijklmnopqrstuvwxyz")
@@ -48,6 +49,11 @@ class Copy:
 
     def uuid(self, old: UUID) -> UUID:
         return UUID(bytes=old.bytes.translate(self.octets))
+
+    @cached_property
+    def microseconds(self) -> int:
+        """How much earlier."""
+        return self.earlier // timedelta(microseconds=1)
 
     def moment(self, old: datetime) -> datetime:
         return old - self.earlier

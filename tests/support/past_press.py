@@ -4,11 +4,12 @@ It uses the ledger's own entries and tree, and none of its locking: it is alone 
 database, as the owner.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from hashlib import sha256
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Final, NamedTuple
 
 import psycopg
@@ -81,17 +82,20 @@ class Press:
 
     def write(self, dsn: str, told: Iterator[Told], progress: Callable[[int], object]) -> None:
         """Write a whole past in one transaction. ValueError if anything is recorded there already."""
-        with psycopg.connect(dsn) as connection:
+        with psycopg.connect(dsn) as connection, ThreadPoolExecutor(1) as hand:
             if connection.execute(_EMPTY).fetchone() is None:
                 raise ValueError("a past can only be made up in an empty ledger")
             events, before = self._events(told), -1
+            written = hand.submit(_write_beside, connection, {})
             while before < self.frontier.size:
                 before = self.frontier.size
-                _EVENTS.copy(connection, islice(events, _TOGETHER))
-                for name, rows in self._waiting.items():
-                    _BESIDE[name].copy(connection, rows)
-                self._waiting.clear()
+                made = list(islice(_meanwhile(events, written), _TOGETHER))
+                written.result()
+                _EVENTS.copy(connection, chain(made, islice(events, _TOGETHER - len(made))))
+                waiting, self._waiting = self._waiting, {}
+                written = hand.submit(_write_beside, connection, waiting)
                 progress(self.frontier.size)
+            written.result()
             connection.execute(_HEAD, [self.frontier.size, self.frontier.edge(), self.last])
 
     def _events(self, told: Iterator[Told]) -> Iterator[bytes]:
@@ -117,3 +121,14 @@ class Press:
 
     def _wait(self, table: str, row: bytes) -> None:
         self._waiting.setdefault(table, []).append(row)
+
+
+def _write_beside(connection: psycopg.Connection[Any], waiting: Mapping[str, list[bytes]]) -> None:
+    for name, rows in waiting.items():
+        _BESIDE[name].copy(connection, rows)
+
+
+def _meanwhile(rows: Iterator[bytes], written: Future[None]) -> Iterator[bytes]:
+    """What can be made before that is written: the server is busy with its indexes."""
+    while not written.done() and (row := next(rows, None)):
+        yield row

@@ -7,12 +7,12 @@ right than those of the mould (`past_forms`).
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from ledger.appends import InlineProjection
 from ledger.claims import claims_of
 from ledger.events import Event, Fact
-from ledger.mapper import body_of
 from ledger.packing import BYTEA, INT8, LENGTH, TEXT, UUIDS
 from projections.registry import INLINE
 from support.past_cutter import Cutter, Hole, Piece, Pieces, Step, written
@@ -44,10 +44,14 @@ class Line(NamedTuple):
 
 
 class Text(NamedTuple):
-    """What is written in a text and kept between, and the places of the values for its gaps."""
+    """What is written in a text and kept between, and which of the values are put into its gaps."""
 
     letters: bytes
-    places: Sequence[int]
+    values: Callable[[Sequence[bytes]], Any]
+
+
+def _nothing(values: Sequence[bytes]) -> tuple[bytes, ...]:
+    return ()
 
 
 class Stencil:
@@ -78,7 +82,7 @@ class Stencil:
         letters, values = copy.letters, self._values.copy()
 
         def text(one: Text) -> bytes:
-            return one.letters.translate(letters) % tuple([values[place] for place in one.places])
+            return one.letters.translate(letters) % one.values(values)
 
         for place, make, old in self._holes:
             values[place] = make(copy, old)
@@ -103,7 +107,7 @@ class Stencil:
             else:
                 letters += _GAP
                 gaps.append(self._place(piece, places))
-        return Text(letters, gaps)
+        return Text(letters, itemgetter(*gaps) if gaps else _nothing)
 
     def _place(self, piece: Piece, places: dict[Piece, int]) -> int:
         """Where among the values this is."""
@@ -119,9 +123,10 @@ class Stencil:
         return place
 
 
-def stencils(events: Sequence[Event], state: object, cutter: Cutter) -> Iterator[Stencil]:
-    """Cut a stream, of which `state` is the last."""
-    bodies = [body_of(event) for event in events]
+def stencils(
+    events: Sequence[Event], bodies: Sequence[bytes], state: object, cutter: Cutter
+) -> Iterator[Stencil]:
+    """Cut a stream of these events with these bodies, of which `state` is the last."""
     cut = [cutter.text(body) for body in bodies]
     rows = _rows(state, cut, cutter)
     seen: set[tuple[str, str]] = set()
@@ -140,11 +145,16 @@ def _rows(
 ) -> dict[int, list[tuple[str, Pieces]]]:
     """The rows of a stream, by the number of the event that they are told with."""
     told: dict[int, list[tuple[str, Pieces]]] = defaultdict(list)
+    computed = [set(_steps(body)) for body in bodies]
     for table in _TABLES.get(type(state), ()):
         for row in table.rows(state):
             pieces = cutter.row(table.kinds, row)
             # The last that has anything to compute which the row needs as well; else the first.
-            steps = {piece for piece in pieces if isinstance(piece, Step)}
-            shared = (at for at, body in enumerate(bodies) if not steps.isdisjoint(body))
-            told[max(shared, default=0)].append((table.table, pieces))
+            needed = set(_steps(pieces))
+            last = (at for at, steps in enumerate(computed) if steps & needed)
+            told[max(last, default=0)].append((table.table, pieces))
     return told
+
+
+def _steps(pieces: Pieces) -> Iterator[Step]:
+    return (piece for piece in pieces if isinstance(piece, Step))
