@@ -1,6 +1,6 @@
 """The ledger's events over HTTP: wire models and rows."""
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
@@ -12,6 +12,9 @@ LONGEST_WAIT: Final = 15
 """Seconds. Shorter than what a connection may be idle, and than a service takes to end."""
 
 _TOPIC: Final = r"[a-z-]{1,40}\.[a-z-]{1,40}\.v[0-9]{1,3}"
+
+Beginning = Annotated[int, Field(ge=0, le=2**53), BeforeValidator(digits)]
+"""A position, or 0: before all of them."""
 
 
 class Event(Wire):
@@ -43,7 +46,9 @@ class Conditions(Query):
         StringConstraints(pattern=rf"^{_TOPIC}(,{_TOPIC}){{0,19}}$"),
         Field(description="One of these topics, separated by commas."),
     ] = None
-    after: Annotated[Position | None, Field(description="Only positions above this.")] = None
+    after: Annotated[
+        Beginning | None, Field(description="Only positions above this; 0: from the first on.")
+    ] = None
     before: Annotated[Position | None, Field(description="Only positions below this.")] = None
     since: Annotated[Time | None, Field(description="Recorded at this time or later.")] = None
     until: Annotated[Time | None, Field(description="Recorded before this time.")] = None
@@ -66,6 +71,12 @@ class Conditions(Query):
         StringConstraints(min_length=1, max_length=200, pattern=r"\w"),
         Field(description="Words that all stand in the reason, whatever their case and accents."),
     ] = None
+
+    @model_validator(mode="after")
+    def _goes_forward(self) -> Self:
+        if self.since is not None and self.until is not None and self.since > self.until:
+            raise PydanticCustomError(COMBINATION, "since must not lie behind until")
+        return self
 
 
 class EventFilter(Conditions, Page):
@@ -110,7 +121,7 @@ ROWS: Final = (
         roles=READERS,
         query=EventFilter,
         out=Events,
-        problems=("occupied",),
+        problems=("occupied", "unknown-topic"),
     ),
     Operation(
         name="event.show",

@@ -31,6 +31,6 @@ ROWS: Final = (
         roles=READERS,
         query=ExportConditions,
         media=("application/jsonl", "text/csv"),
-        problems=("occupied", "log-key-unusable", "lost-history"),
+        problems=("occupied", "log-key-unusable", "lost-history", "unknown-topic"),
     ),
 )

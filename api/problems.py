@@ -109,6 +109,7 @@ _DOOR: Final[Mapping[str, tuple[int, str]]] = {
     "as-of": (422, "The moment asked for lies in the future, or the position is not recorded yet."),
     "combination": (422, "The parameters are well formed, but they do not go together."),
     "cursor": (422, "The cursor does not belong to this list and these filters."),
+    "unknown-topic": (422, "There is no such topic; the reference of events has them all."),
     "idempotency-key-reused": (422, "The Idempotency-Key was used with another body."),
     "csr-malformed": (422, "The CSR is not one PEM block or DER of RFC 2986."),
     "csr-too-large": (422, "A CSR has 16 KiB at most."),

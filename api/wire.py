@@ -157,7 +157,9 @@ def _truth(value: object) -> object:
 
 Time = Annotated[
     datetime,
-    BeforeValidator(_read(parse_moment, "must be an RFC 3339 time")),
+    BeforeValidator(
+        _read(parse_moment, "must be an RFC 3339 time with its zone, as 2026-01-31T00:00:00Z")
+    ),
     PlainSerializer(format_time),
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]

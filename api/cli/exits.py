@@ -113,6 +113,8 @@ def _details(document: Mapping[str, Any]) -> list[str]:
     errors = document.get("errors")
     for issue in errors if isinstance(errors, list) else []:
         if isinstance(issue, Mapping):
-            where = issue.get("pointer") or issue.get("parameter") or issue.get("header") or "body"
-            lines.append(f"{where}: {issue.get('detail', '')}")
+            # What is wrong with several members together has no one place.
+            where = issue.get("pointer") or issue.get("parameter") or issue.get("header")
+            detail = str(issue.get("detail", ""))
+            lines.append(f"{where}: {detail}" if where else detail)
     return lines

@@ -1,6 +1,7 @@
 """Comparing two moments: both representations of whatever may differ, member by member."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from typing import Any, Final, Literal, cast
 from uuid import UUID
@@ -39,7 +40,7 @@ def list_(asked: Asked) -> Answer:
     moment = _moment(given["to"], "to")
     if place:
         moment = Moment(moment.time, place[0])
-    with asked.services.read(moment) as snapshot:
+    with _then(asked, moment) as snapshot:
         span = _span(snapshot, _moment(given["from"], "from"))
         items, following = _page(snapshot, span, given["kind"], place, query.limit)
     cursor = following and cursors.write(asked.operation.name, query, span.last, following)
@@ -53,6 +54,18 @@ def list_(asked: Asked) -> Answer:
     return Answer(value, position=snapshot.position, following=cursor)
 
 
+@contextmanager
+def _then(asked: Asked, later: Moment) -> Iterator[Snapshot]:
+    """A view of the later moment; that it has not been is said of the parameter it came in."""
+    with ExitStack() as stack:
+        try:
+            snapshot = stack.enter_context(asked.services.read(later))
+        except InvalidError as error:
+            issue = Issue("must not lie behind the present", parameter="to")
+            raise InvalidError(error.detail, code=error.code, issues=(issue,)) from None
+        yield snapshot
+
+
 def _moment(text: str, parameter: str) -> Moment:
     try:
         return Moment(position=parse_position(text))
@@ -61,7 +74,7 @@ def _moment(text: str, parameter: str) -> Moment:
     try:
         return Moment(time=parse_moment(text))
     except ValueError:
-        issue = Issue("must be a position or an RFC 3339 time", parameter=parameter)
+        issue = Issue("must be a position or an RFC 3339 time with its zone", parameter=parameter)
         raise InvalidError("the query is not valid", issues=(issue,)) from None
 
 

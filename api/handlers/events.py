@@ -13,6 +13,7 @@ from api.exchange import Answer, Asked, Handler
 from api.problems import Issue
 from api.wire import parse_name, parse_position
 from ledger.errors import InvalidError
+from ledger.events import TOPICS
 from ledger.record import Filter
 from ledger.recorded import RecordedEvent
 from ledger.terms import Question
@@ -82,7 +83,7 @@ def filter_of(query: wire.Conditions) -> Filter:
     return Filter(
         Question(
             streams=() if query.stream is None else (query.stream,),
-            topics=() if query.topic is None else tuple(query.topic.split(",")),
+            topics=() if query.topic is None else _topics(query.topic),
             actor_id=query.actor,
             correlation_id=query.correlation,
             mentions=() if query.about is None else (_name(query.about),),
@@ -93,6 +94,15 @@ def filter_of(query: wire.Conditions) -> Filter:
         since=query.since,
         until=query.until,
     )
+
+
+def _topics(text: str) -> tuple[str, ...]:
+    """Topics that there are: one misspelled would find nothing, which reads as nothing happened."""
+    topics = tuple(text.split(","))
+    if not TOPICS.keys() >= set(topics):
+        issue = Issue("must be topics that there are, as grant.revoked.v1", parameter="topic")
+        raise InvalidError("the query is not valid", code="unknown-topic", issues=(issue,))
+    return topics
 
 
 def _name(text: str) -> str:

@@ -112,6 +112,7 @@ def test_moments_that_cannot_be_compared(place: House) -> None:
     for query, code in (
         ("from=5&to=2", "combination"),
         ("from=1&to=99999", "as-of"),
+        ("from=1&to=2999-01-01T00:00:00Z", "as-of"),
         ("from=yesterday&to=3", "invalid"),
         ("from=2026-99-99T00:00:00Z&to=3", "invalid"),
         ("to=3", "invalid"),
@@ -119,3 +120,5 @@ def test_moments_that_cannot_be_compared(place: House) -> None:
     ):
         answer = place.call("diff.list", token=place.admin, query=query)
         assert (answer.status_code, answer.json["code"]) == (422, code), query
+        if code == "as-of":
+            assert answer.json["errors"][0]["parameter"] == "to"

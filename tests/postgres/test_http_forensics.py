@@ -59,7 +59,9 @@ def test_events_by_what_is_in_them(place: House) -> None:
 
 def test_what_is_no_question_is_refused(place: House) -> None:
     for query in (
-        "words=!!", "topic=grant", "topic=a.b.v1,", "wait=16", "wait=-1", "wait=x",
+        "words=!!", "topic=grant", "topic=a.b.v1,", "topic=grant.revoke.v1",
+        "topic=grant.revoked.v1,grant.revoke.v1", "since=2026-02-01T00:00:00Z&until=2026-01-01T00:00:00Z",
+        "after=-1", "before=0", "since=2026-02-01", "since=2026-02-01T00:00:00", "wait=16", "wait=-1", "wait=x",
         "wait=1&newest_first=true", "about=", f"about=fle_{'a' * 16}_{'B' * 49}",
     ):  # fmt: skip
         answer = place.call("event.list", token=place.admin, query=query)
