@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -30,7 +32,8 @@ from ledger.exports import (
 from ledger.recorded import RecordedEvent
 from ledger.tlog.entry import leaf_hash
 from ledger.tlog.merkle import root_of
-from ledger.tlog.note import VerifierKey, sign
+from ledger.tlog.note import VerifierKey, sign, verifier_key
+from support.pages import blocks
 
 ORIGIN = "test.example/fedledger"
 PRIVATE = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -259,3 +262,23 @@ def test_nothing_is_verified_before_the_end() -> None:
 def test_only_the_last_line_is_one(kind: Format) -> None:
     assert note_in(kind, LINES[kind](EVENTS[0])) is None
     assert note_in(kind, last_line(kind, 'a "note"\nof two lines\n')) == b'a "note"\nof two lines\n'
+
+
+def test_the_documented_check_needs_nothing_of_ours(tmp_path: Path) -> None:
+    ((_, script),) = blocks("reference/export.md", "python")
+    (tmp_path / "check.py").write_text(script)
+
+    def checked(data: bytes, key: str = verifier_key(ORIGIN, KEY.public_key)) -> str:
+        (tmp_path / "x.jsonl").write_bytes(data)
+        ended = subprocess.run(
+            [sys.executable, "-I", "check.py", "x.jsonl", key],
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        return ended.stdout if ended.returncode == 0 else "refused"
+
+    assert checked(exported("jsonl")) == "the whole ledger, to its root\n"
+    some = exported("jsonl", EVENTS[3:9], filter=(("topic", "any"),))
+    assert checked(some) == "these events, unaltered\n"
+    assert checked(LIES["a body changed"](exported("jsonl"))) == "refused"
+    assert checked(exported("jsonl", tree_root=bytes(32))) == "refused"
+    assert checked(exported("jsonl"), verifier_key(ORIGIN, bytes(31) + b"\x01")) == "refused"
