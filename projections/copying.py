@@ -38,7 +38,12 @@ _NICENESS: Final = 10  # of those that only copy: whoever serves meanwhile goes 
 # A crash of the server may lose the last chunks, and their progress with them. Streams are read in the
 # order of their index: to sort a slice of them would take the disk, and the server's processors. What
 # must be sorted all the same counts as so dear that it would be compiled first, which takes 100 ms.
-_OPTIONS: Final = "-c timezone=UTC -c synchronous_commit=off -c enable_sort=off -c jit=off"
+# What is written is sent to the disk bit by bit: where a checkpoint finds it all in the system's cache,
+# the commits of others wait behind it.
+_OPTIONS: Final = (
+    "-c timezone=UTC -c synchronous_commit=off -c enable_sort=off -c jit=off"
+    " -c backend_flush_after=256kB"
+)
 
 
 @dataclass(frozen=True, slots=True)
