@@ -39,6 +39,7 @@ from ledger.errors import (
     UnavailableError,
 )
 from ledger.events import Actor
+from ledger.mapper import StoredEventError
 from ledger.store import Call, Idempotency
 from projections.operators import CredentialOfOperator
 
@@ -317,6 +318,11 @@ def _refusal(error: Exception, req: falcon.Request) -> LedgerError:
         return _web_refusal(error)
     if isinstance(error, psycopg.Error | PoolTimeout | PoolClosed | TooManyRequests):
         return UnavailableError("the database does not answer", code="storage-unavailable")
+    if isinstance(error, StoredEventError):
+        return LedgerError(
+            "somebody has altered an event: run fedledger doctor where the ledger is",
+            code="record-damaged",
+        )
     return LedgerError("something here went wrong; it was logged", code="internal")
 
 

@@ -240,7 +240,14 @@ def problems_of(row: Operation) -> dict[int, list[str]]:
     """Status → the problem codes an operation can answer with."""
     found: dict[int, list[str]] = {}
     for code in sorted(
-        {"internal", "storage-unavailable", "invalid", *row.problems, *_general(row)}
+        {
+            "internal",
+            "record-damaged",
+            "storage-unavailable",
+            "invalid",
+            *row.problems,
+            *_general(row),
+        }
     ):
         for status in PROBLEMS[code].statuses:
             found.setdefault(status, []).append(code)

@@ -156,7 +156,7 @@ class Audit:
         try:
             entry = row.entry
             parse_entry(entry)
-        except KeyError:
+        except StoredEventError:
             self.complain(where, "unknown topic")
         except (EntryError, UnicodeEncodeError):
             self.complain(where, "its values make no entry")

@@ -4,11 +4,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
+from typing import Any
 from uuid import UUID
+
+import orjson
 
 from ledger.canonical import format_time
 from ledger.events import Event, stream_type
-from ledger.mapper import read_event
+from ledger.mapper import StoredEventError, read_event
 from ledger.terms import matches, terms_of
 from ledger.tlog.entry import entry_text
 
@@ -31,13 +34,25 @@ class RecordedEvent:
         return read_event(self.stream_id, self.version, self.topic, self.body)
 
     @property
+    def parts(self) -> dict[str, Any]:
+        """The body as JSON, of which nothing else is checked. Raises StoredEventError: it is none."""
+        try:
+            parts: dict[str, Any] = orjson.loads(self.body)
+        except orjson.JSONDecodeError as error:
+            raise StoredEventError(f"the body at position {self.position} is no JSON") from error
+        return parts
+
+    @property
     def stream_type(self) -> str:
-        """KeyError for a topic outside the registry."""
-        return stream_type(self.topic)
+        """Raises StoredEventError for a topic outside the registry."""
+        try:
+            return stream_type(self.topic)
+        except KeyError:
+            raise StoredEventError(f"unknown topic at position {self.position}") from None
 
     @property
     def entry(self) -> bytes:
-        """The seven lines whose hash is the leaf, from the stored values."""
+        """The seven lines whose hash is the leaf, from the stored values. Raises as `stream_type`."""
         return entry_text(
             self.position,
             self.stream_type,

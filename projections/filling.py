@@ -3,8 +3,8 @@
 It makes no table, takes no lock and decides nothing about when; `projections/rebuild.py` does.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from typing import Any, Final, Protocol
 from uuid import UUID
 
@@ -64,6 +64,20 @@ class Filling:
             rows = self._write(held)
             flushed(held.last, held.events, rows)
         held.clear()
+
+    @contextmanager
+    def limited(self, seconds: float) -> Iterator[None]:
+        """Let no reading of the record take longer while others wait for us.
+
+        Raises:
+            psycopg.errors.QueryCanceled: one would have.
+        """
+        milliseconds = max(1, round(seconds * 1000))
+        self._reading.execute(f"SET statement_timeout = {milliseconds}".encode())
+        try:
+            yield
+        finally:
+            self._reading.execute("RESET statement_timeout")
 
     def touched(self, after: int, upto: int) -> list[UUID]:
         """The streams that have moved on from `after` to `upto`."""

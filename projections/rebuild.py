@@ -331,7 +331,8 @@ def _swap(work: _Work) -> float:
             if size - work.now.caught_up > _NEAR:
                 raise _NotNowError
             work.beside.check_columns()
-            _catch_up_to(work, size)
+            with work.filling.limited(_left(work, began)):
+                _catch_up_to(work, size)
             work.beside.take_the_place()
             _put_down(work, size)
             _advance(work, replace(work.now, phase="swapped"))

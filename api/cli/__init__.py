@@ -4,6 +4,7 @@ Nouns are loaded when they are used: `fedledger --help` must not wait for a web 
 database driver or a cryptography library. Stop importing lazily and help takes a second.
 """
 
+import logging
 import os
 import sys
 from collections.abc import Mapping
@@ -107,6 +108,8 @@ def main() -> NoReturn:
 
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code; whatever went wrong is said on stderr."""
+    # What the driver warns of, each command tells itself, once; a service logs it, too.
+    logging.getLogger("psycopg").addHandler(logging.NullHandler())
     try:
         ended: Any = root.main(arguments, prog_name="fedledger", standalone_mode=False)
     except click.ClickException as error:

@@ -7,9 +7,12 @@ Codes (SPEC of the command line): 0 ok · 1 refused · 2 usage or invalid · 3 n
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ledger.errors import LedgerError
+
+if TYPE_CHECKING:
+    import psycopg
 
 
 class Exit(IntEnum):
@@ -38,7 +41,8 @@ _BY_STATUS: Final = {
     429: Exit.UNREACHABLE,  # not now: the same call may succeed later, unlike every other 4xx
 }
 # A server that says its record was altered is reachable and sound in every other way.
-_INTEGRITY_CODES: Final = frozenset({"lost-history", "integrity"})
+_INTEGRITY_CODES: Final = frozenset({"lost-history", "integrity", "record-damaged"})
+_INSUFFICIENT_PRIVILEGE: Final = "42501"  # PostgreSQL documentation, appendix A
 _CLIENT_ERRORS: Final = range(400, 500)
 
 
@@ -91,6 +95,21 @@ def from_refusal(error: LedgerError) -> CommandError:
 
     status, problem = document(error, "")
     return from_problem(status, problem)
+
+
+def from_database(error: "psycopg.Error") -> CommandError:
+    """Return the error for what the database said to a command on this machine."""
+    if error.sqlstate == _INSUFFICIENT_PRIVILEGE:
+        return CommandError(
+            Exit.REFUSED,
+            "The database does not let this role do that",
+            str(error).strip(),
+            "FEDLEDGER_OWNER_DSN names the role that owns the tables and may make schemas, "
+            "FEDLEDGER_DSN the one that serves.",
+        )
+    return CommandError(
+        Exit.UNREACHABLE, "The database says no", str(error).strip(), "Run `fedledger doctor`."
+    )
 
 
 def from_problem(status: int, document: Mapping[str, Any], request_id: str = "") -> CommandError:

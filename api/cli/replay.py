@@ -16,7 +16,7 @@ from uuid import UUID
 import click
 
 from api.cli import output
-from api.cli.exits import CommandError, Exit
+from api.cli.exits import CommandError, Exit, from_database
 from api.cli.progress import shown
 
 if TYPE_CHECKING:
@@ -269,6 +269,4 @@ def explained() -> Iterator[None]:
     except ReplayError as error:
         raise CommandError(Exit.REFUSED, "Nothing was replayed", str(error)) from error
     except psycopg.Error as error:
-        raise CommandError(
-            Exit.UNREACHABLE, "The database says no", str(error).strip(), "Run `fedledger doctor`."
-        ) from error
+        raise from_database(error) from error

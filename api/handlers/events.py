@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-import orjson
-
 from api import cursors
 from api import events as wire
 from api.exchange import Answer, Asked, Handler
@@ -144,7 +142,7 @@ def sent(one: RecordedEvent) -> Mapping[str, Any]:
         "stream": one.stream_id,
         "version": one.version,
         "topic": one.topic,
-        "body": orjson.loads(one.body),
+        "body": one.parts,
         "leaf": one.leaf.hex(),
     }
 

@@ -9,8 +9,6 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-import orjson
-
 from api import grants as wire
 from api.exchange import Answer, Asked
 from api.wire import GrantStatus
@@ -86,10 +84,9 @@ def _stream(record: Record, stream: UUID, last: int) -> Iterator[RecordedEvent]:
 
 
 def _entry(one: RecordedEvent, status: GrantStatus) -> wire.HistoryEntry:
-    body = orjson.loads(one.body)
     return wire.HistoryEntry.model_validate(
         {
-            **body,
+            **one.parts,
             "position": one.position,
             "recorded_at": one.recorded_at,
             "stream_type": one.stream_type,

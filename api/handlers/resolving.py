@@ -11,8 +11,6 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-import orjson
-
 from api.about import Thing
 from api.reading import Snapshot
 from ledger.canonical import format_time
@@ -77,7 +75,7 @@ def without_state(name: str, events: Sequence[RecordedEvent]) -> Thing:
     kind = "other"
     if any(f"correlation:{name}" in one.terms for one in events[:1]):
         kind = "request"
-    elif any(orjson.loads(one.body).get("id") == name for one in events[:1]):
+    elif any(one.parts.get("id") == name for one in events[:1]):
         kind = "event"
     elif _is_address(name):
         kind = "address"
@@ -190,7 +188,7 @@ def _by_digest(snapshot: Snapshot, search: Search, name: str) -> Iterable[_Known
     """A fingerprint, the digest of a TBSCertificate or of a CSR: only events know all of these."""
     asked = Question(mentions=(name,), topics=_WITH_DIGESTS, asked_too=False)
     for event in search.page(Filter(asked, last=snapshot.position), limit=1):
-        data = orjson.loads(event.body)["data"]
+        data = event.parts["data"]
         if data.get("key_digest") != name:
             row = certificates.by_serial(snapshot.connection, data["serial"])
             yield from [_of_certificate(snapshot, row)] if row is not None else []

@@ -7,8 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote, urlencode
 
+import psycopg
 import pytest
 
+from support.databases import Database
 from support.http import House, csr
 from support.waiting import wait_until
 
@@ -292,6 +294,28 @@ def test_reading_is_recorded_with_what_was_looked_for(place: House, operation: s
     (more,) = (one for one in found[1:] if one["body"]["data"]["operation"] == operation
                and one["body"]["actor"]["roles"] == ["auditor"])  # fmt: skip
     assert ["readings", "3"] in more["body"]["data"]["filter"]
+
+
+@pytest.mark.parametrize("change", ["body = '{'", "topic = 'peer.forged.v1'"])
+def test_an_altered_event_is_told_of_as_that(place: House, database: Database, change: str) -> None:
+    peer = place.peer()
+    position = positions(place, about=peer["id"])[-1]
+    event = f"ledger_events SET {change} WHERE position = {position}"
+    with psycopg.connect(database.superuser_dsn, autocommit=True) as connection:
+        connection.execute("ALTER TABLE ledger_events DISABLE TRIGGER ALL")
+        kept = "CREATE TABLE kept AS SELECT position, topic, body FROM ledger_events"
+        connection.execute(kept)
+        connection.execute(f"UPDATE {event}".encode())
+        asked: dict[str, dict[str, object]] = {
+            "event.list": {}, "event.show": {"position": position}, "about.show": {"id": peer["id"]},
+        }  # fmt: skip
+        for name, path in asked.items():
+            answer = place.call(name, token=place.admin, **path)
+            assert (answer.status_code, answer.json["code"]) == (500, "record-damaged"), name
+        connection.execute(
+            "UPDATE ledger_events e SET topic = k.topic, body = k.body FROM kept k "
+            "WHERE k.position = e.position AND (k.topic, k.body) <> (e.topic, e.body)"
+        )
 
 
 def test_no_thread_is_left_behind(place: House) -> None:

@@ -377,6 +377,20 @@ def test_whoever_reads_for_long_is_not_waited_for_and_whoever_writes_does_not_wa
     right(past)
 
 
+def test_a_swap_that_reads_for_too_long_is_given_up(past: Database) -> None:
+    """It holds every lock there is while it reads what was appended last."""
+    with psycopg.connect(past.superuser_dsn) as holding:
+
+        def tell(now: Progress) -> None:
+            if now.phase == "catching-up" and not holding.info.transaction_status:
+                holding.execute("LOCK TABLE ledger_events IN ACCESS EXCLUSIVE MODE")
+
+        with pytest.raises(RebuildError, match="quieter time"):
+            rebuild(past.owner_dsn, PRESENT, patience=0.5, tell=tell)
+    assert rebuild(past.owner_dsn, PRESENT, **SLOW).resumed
+    right(past)
+
+
 _PHASE: Final = "SELECT phase FROM fedledger_rebuild_present.progress"
 
 

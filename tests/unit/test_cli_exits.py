@@ -1,9 +1,10 @@
 """Which exit code a command ends with, and what it says on the way out."""
 
+import psycopg
 import pytest
 
 from api.cli import run
-from api.cli.exits import CommandError, Exit, exit_for, from_problem, from_refusal
+from api.cli.exits import CommandError, Exit, exit_for, from_database, from_problem, from_refusal
 from api.problems import PROBLEMS
 from ledger.errors import (
     ForbiddenError,
@@ -36,6 +37,15 @@ def test_every_status_a_problem_can_have_is_documented() -> None:
 def test_lost_history_is_an_integrity_violation_and_not_an_outage() -> None:
     assert exit_for(503, "lost-history") == Exit.INTEGRITY == 6
     assert exit_for(503, "busy") == Exit.UNREACHABLE == 7
+    assert exit_for(500, "record-damaged") == Exit.INTEGRITY
+    assert exit_for(500, "internal") == Exit.UNREACHABLE
+
+
+def test_a_role_that_may_not_is_told_which_one_is_needed() -> None:
+    refused = from_database(psycopg.errors.InsufficientPrivilege("permission denied"))
+    assert (refused.exit, refused.detail) == (Exit.REFUSED, "permission denied")
+    assert "FEDLEDGER_OWNER_DSN" in refused.hint
+    assert from_database(psycopg.OperationalError("gone")).exit == Exit.UNREACHABLE
 
 
 @pytest.mark.parametrize(
