@@ -272,8 +272,11 @@ def steps(process: subprocess.Popen[str], count: int) -> list[str]:
     return said
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=[source.name for source in SOURCES])
-@pytest.mark.parametrize("killed_after", [1, 3, 6, 7])
+@pytest.mark.parametrize(
+    ("source", "killed_after"),
+    [*((PRESENT, step) for step in (1, 3, 6, 7)), (HISTORIES, 3), (HISTORIES, 7)],
+    ids=lambda value: getattr(value, "name", str(value)),
+)
 def test_killed_anywhere_it_goes_on(past: Database, source: Any, killed_after: int) -> None:
     """Two thousand events in chunks of 500: four or five steps of copying, then indexing and so on."""
     with rebuilding(past, source.name, 500) as process:
