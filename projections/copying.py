@@ -15,8 +15,9 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import IO, Any, Final, cast
+from uuid import UUID
 
 import psycopg
 from psycopg import Connection
@@ -54,7 +55,7 @@ class Errand:
     about how many events a transaction takes.
     """
 
-    dsn: str
+    dsn: str = field(repr=False)  # it may hold a password
     source: str
     base: int
     chunk: int
@@ -111,7 +112,7 @@ def _copy_slice(
 ) -> None:
     with progress.slice_taken(writing, errand.schema, number) as (after, last):
 
-        def flushed(now: Any, events: int, rows: int) -> None:
+        def flushed(now: UUID, events: int, rows: int) -> None:
             progress.advance(writing, errand.schema, number, now, events, rows)
             tell()
 
