@@ -320,7 +320,7 @@ def _refusal(error: Exception, req: falcon.Request) -> LedgerError:
         return UnavailableError("the database does not answer", code="storage-unavailable")
     if isinstance(error, StoredEventError):
         return LedgerError(
-            "somebody has altered an event: run fedledger doctor where the ledger is",
+            "an event cannot be read: run fedledger doctor where the ledger is",
             code="record-damaged",
         )
     return LedgerError("something here went wrong; it was logged", code="internal")

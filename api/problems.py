@@ -122,7 +122,10 @@ _DOOR: Final[Mapping[str, tuple[int, str]]] = {
     "csr-subject": (422, "The CSR's subject is neither empty nor the peer's name."),
     "too-many-requests": (429, "Too much from one source; Retry-After says when to go on."),
     "internal": (500, "Our mistake; report it with the request id."),
-    "record-damaged": (500, "An event that is read here is not as it was recorded."),
+    "record-damaged": (
+        500,
+        "An event cannot be read: it was altered, or a newer release wrote it.",
+    ),
     "unavailable": (503, "Not now; Retry-After says when."),
     "catching-up": (503, "What this reads is still being brought up to date; send it again."),
     "busy": (503, "What this depends on keeps changing; send it again."),

@@ -66,11 +66,13 @@ class Errand:
         return schema_for(self.source)
 
 
-def processes_for(source: Source, events: int) -> int:
-    """How many processes should copy so many events, this one included."""
-    if events < WORTH or source not in SOURCES:  # another process finds it there by its name
-        return 1
-    return min(MOST, _processors())
+def processes_for(source: Source, events: int, wanted: int | None = None) -> int:
+    """How many processes should copy so many events, this one included; `wanted`: as somebody says."""
+    if source not in SOURCES:
+        return 1  # another process would find the registry's one of that name, and copy that
+    if wanted is not None:
+        return wanted
+    return min(MOST, _processors()) if events >= WORTH else 1
 
 
 def _processors() -> int:

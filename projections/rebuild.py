@@ -101,7 +101,7 @@ def rebuild(
 
     `release`: of which the tables are afterwards. `pause`: seconds others may have to
     wait for the swap; `patience`: seconds to try it for. `processes`: that copy, unless the rebuild was
-    begun with another number; None: as many as the processors and the events are worth. `tell`: is told
+    begun with another number, or the registry does not have the source; None: as many as the processors and the events are worth. `tell`: is told
     how far it is, about twice a second.
 
     Raises:
@@ -213,7 +213,7 @@ def _begin(
     with connection.transaction():
         beside.remove()  # of another release, or swapped and not yet tidied up
         beside.make()
-        slices = processes or copying.processes_for(source, size)
+        slices = copying.processes_for(source, size, processes)
         progress_of.make(connection, beside.schema, fingerprint, size, slices)
     begun = progress_of.read(connection, beside.schema)
     if begun is None:

@@ -24,21 +24,21 @@ from typing import Any, Final
 ROOT: Final = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-import psycopg  # noqa: E402
-from contenders import runner_times  # noqa: E402
-from measuring import Round, of_latencies, table, verdict  # noqa: E402
-from psycopg import sql  # noqa: E402
+import psycopg  # noqa: E402 - found by the path above
+from contenders import runner_times  # noqa: E402 - found by the path above
+from measuring import Round, of_latencies, table, verdict  # noqa: E402 - found by the path above
+from psycopg import sql  # noqa: E402 - found by the path above
 
-from ledger.store import Store  # noqa: E402
-from projections import progress  # noqa: E402
-from projections.beside import schema_for  # noqa: E402
-from projections.copying import processes_for  # noqa: E402
-from projections.rebuild import rebuild  # noqa: E402
-from projections.registry import SOURCES  # noqa: E402
-from projections.sources import Source  # noqa: E402
-from support.appending import register, store_on  # noqa: E402
-from support.databases import Cluster, Database  # noqa: E402
-from support.past import generate  # noqa: E402
+from ledger.store import Store  # noqa: E402 - found by the path above
+from projections import progress  # noqa: E402 - found by the path above
+from projections.beside import schema_for  # noqa: E402 - found by the path above
+from projections.copying import processes_for  # noqa: E402 - found by the path above
+from projections.rebuild import rebuild  # noqa: E402 - found by the path above
+from projections.registry import SOURCES  # noqa: E402 - found by the path above
+from projections.sources import Source  # noqa: E402 - found by the path above
+from support.appending import register, store_on  # noqa: E402 - found by the path above
+from support.databases import Cluster, Database  # noqa: E402 - found by the path above
+from support.past import generate  # noqa: E402 - found by the path above
 
 RATE: Final = (200_000.0, 100_000.0)  # events a second of the processor's time: goal, floor
 OF_RUNNER: Final = 40.0  # times the library's ProjectionRunner

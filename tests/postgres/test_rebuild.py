@@ -28,7 +28,7 @@ from projections import peers
 from projections.follower import Followed, Follower
 from projections.history import HISTORY, Histories, HistoryWriter
 from projections.progress import Progress
-from projections.rebuild import RebuildAbortedError, RebuildError, abort, rebuild
+from projections.rebuild import RebuildAbortedError, RebuildError, Rebuilt, abort, rebuild
 from projections.registry import FOLLOWED, INLINE, RELEASE, SOURCES
 from projections.shape import Shape, shape_of
 from projections.sources import Past, Present
@@ -532,25 +532,28 @@ def test_killed_it_takes_its_processes_along_and_goes_on_with_as_many(past: Data
     right(past)
 
 
-def test_a_process_that_dies_is_told_of_and_what_it_had_copied_is_kept(past: Database) -> None:
-    with held(past) as holding, ThreadPoolExecutor(1) as working:
-        trying = working.submit(rebuild, past.owner_dsn, PRESENT, processes=2, **SLOW)
+@contextmanager
+def trying_in_vain(database: Database) -> Iterator[tuple[Future[Rebuilt], int]]:
+    """A rebuild by two processes, and the second one, which does not get its slice."""
+    with held(database) as holding, ThreadPoolExecutor(1) as working:
+        trying = working.submit(rebuild, database.owner_dsn, PRESENT, processes=2, **SLOW)
         (other,) = wait_until(lambda: copying(os.getpid()), "another process copies")
         wait_until(lambda: holding.execute(_WAIT).fetchone() == (1,), "it waits")
+        yield trying, other
+
+
+def test_a_process_that_dies_is_told_of_and_what_it_had_copied_is_kept(past: Database) -> None:
+    with trying_in_vain(past) as (trying, other):
         os.kill(other, signal.SIGKILL)
         with pytest.raises(RebuildError, match=r"has ended \(-9\); call it again"):
             trying.result(60)
-        holding.execute(_LEAVE)
     done = rebuild(past.owner_dsn, PRESENT, **SLOW)
     assert (done.resumed, done.events) == (True, 2000)
     right(past)
 
 
 def test_given_up_on_request_it_ends_its_processes(past: Database) -> None:
-    with held(past) as holding, ThreadPoolExecutor(1) as working:
-        trying = working.submit(rebuild, past.owner_dsn, PRESENT, processes=2, **SLOW)
-        (other,) = wait_until(lambda: copying(os.getpid()), "another process copies")
-        wait_until(lambda: holding.execute(_WAIT).fetchone() == (1,), "it waits")
+    with trying_in_vain(past) as (trying, other):
         assert abort(past.owner_dsn, PRESENT)
         with pytest.raises(RebuildAbortedError):
             trying.result(60)
@@ -588,7 +591,8 @@ def test_a_new_column_goes_live_as_the_how_to_says(past: Database) -> None:
     sources = (Present(inline), Past(inline, HISTORY))
     register(older)
     for source in sources:  # 3. and 4.
-        rebuild(past.owner_dsn, source, release=RELEASE + 1, **SLOW)
+        # However many are wanted: another process would copy what the registry has.
+        rebuild(past.owner_dsn, source, release=RELEASE + 1, processes=2, **SLOW)
     newer = Store(
         past.service_dsn,
         clock=real_clock,
