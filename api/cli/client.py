@@ -226,7 +226,7 @@ class Client:
             timeout=_TIMEOUT,
             transport=transport,
             trust_env=parts.hostname not in _LOOPBACK,
-            verify=_presenting(url, *presents) if presents else True,
+            verify=_presenting(url, *presents) if presents else _believing(parts.scheme),
         )
 
     def __enter__(self) -> "Client":
@@ -328,6 +328,14 @@ class Client:
             if key
             else "Is the service running (`fedledger up`), and is the URL right (FEDLEDGER_URL)?",
         )
+
+
+def _believing(scheme: str) -> ssl.SSLContext | bool:
+    """Whom a call believes: the HTTP library's roots. Over http nobody is asked, and to read them
+    would take longer than the call."""
+    if scheme == "https":
+        return True
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # believes nobody
 
 
 def _presenting(url: str, certificate: Path, key: Path) -> ssl.SSLContext:

@@ -1,6 +1,7 @@
 """What the command line sends, repeats, and refuses to send; and whom it trusts with a token."""
 
 import json
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 
@@ -238,3 +239,19 @@ def test_what_is_no_token_is_refused_without_being_shown(text: str) -> None:
         Client("http://127.0.0.1:1", text)
     assert caught.value.exit is Exit.INVALID
     assert not any(word in repr(caught.value) for word in ("sekr", "two", "a\x00b"))
+
+
+def test_over_https_the_roots_are_believed_and_over_http_none_are_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read: list[str] = []
+
+    def roots(cafile: str) -> ssl.SSLContext:
+        read.append(cafile)
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+    monkeypatch.setattr(ssl, "create_default_context", roots)
+    Client(HERE, None).close()
+    assert read == []
+    Client("https://ledger.example", None).close()
+    assert len(read) == 1
