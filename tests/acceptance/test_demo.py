@@ -1,6 +1,7 @@
 """`fedledger demo` plays the whole story, proves it, and leaves nothing behind."""
 
 import json
+import shutil
 import signal
 import stat
 import subprocess
@@ -12,6 +13,7 @@ from cryptography import x509
 
 from api.settings import without_real_ledger
 from migrations.embedded import Embedded
+from support import folders
 from support.installation import FEDLEDGER, Installation, running
 from support.step_ca import program as step_ca_program
 from support.waiting import wait_until
@@ -33,10 +35,7 @@ TRAPS = {
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    import shutil
-    import tempfile
-
-    home = Path(tempfile.mkdtemp(prefix="fedledger-acceptance-", dir="/tmp"))
+    home = folders.make("fedledger-acceptance-")
     home.chmod(0o711)
     yield home
     shutil.rmtree(home, ignore_errors=True)

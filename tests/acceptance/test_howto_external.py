@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import psycopg
 import pytest
 
 from migrations.server import Server
+from support import folders
 from support.databases import bindir
 from support.installation import FEDLEDGER, Installation, free_port, running
 from support.pages import blocks
@@ -57,7 +57,7 @@ def cluster(home: Path) -> Iterator[Cluster]:
 
 @pytest.fixture
 def own() -> Iterator[Cluster]:
-    home = Path(tempfile.mkdtemp(prefix="fedledger-acceptance-", dir="/tmp"))
+    home = folders.make("fedledger-acceptance-")
     home.chmod(0o711)
     try:
         with cluster(home) as made:

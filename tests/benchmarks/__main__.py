@@ -98,7 +98,7 @@ def main() -> None:
 @contextmanager
 def _server(*, durable: bool) -> Iterator[tuple[databases.Cluster, Path]]:
     """The private PostgreSQL, and where its pgbench would be."""
-    home = databases.make_home()
+    home = databases.make_home(on_disk=True)
     try:
         with Embedded(home, bindir=databases.bindir(), durable=durable) as postgres:
             program = find_binaries(databases.bindir()) / "pgbench"

@@ -35,7 +35,7 @@ from projections.sources import Past, Present
 from projections.verify import check_ledger
 from projections.verify_tables import check_tables
 from support.appending import assert_right, checked_store, real_clock, register, store_on, update
-from support.databases import Database
+from support.databases import Cluster, Database
 from support.installation import FEDLEDGER
 from support.past import generate
 from support.waiting import wait_until
@@ -89,11 +89,15 @@ def views(database: Database) -> list[tuple[Any, ...]]:
 
 
 @pytest.fixture
-def past(database: Database) -> Database:
+def past(cluster: Cluster) -> Iterator[Database]:
     """A ledger with a past of some two thousand events, its histories up to date."""
-    generate(database.owner_dsn, 2000)
-    follow(database)
-    return database
+
+    def fill(database: Database) -> None:
+        generate(database.owner_dsn, 2000)
+        follow(database)
+
+    with cluster.filled("past_2000_followed", fill) as database:
+        yield database
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=[source.name for source in SOURCES])
