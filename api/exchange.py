@@ -21,7 +21,8 @@ from api.wire import AsOf, PlannedEvent, Rehearsal
 from ca.issuance import IssuanceCycle
 from ca.publishing import RevocationLists
 from ledger.application import Ledger
-from ledger.events import Event, data_of
+from ledger.bodies import stored_json
+from ledger.events import Event
 from ledger.store import Call, Recorded
 from projections.search import Search
 
@@ -173,5 +174,5 @@ def _planned(event: Event) -> PlannedEvent:
         topic=event.data.TOPIC,
         stream=event.originator_id,
         version=event.originator_version,
-        data=data_of(event.data),
+        data=stored_json(event.data),
     )

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, get_args, get_origin
 
 import click
+from msgspec.structs import fields
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
@@ -253,8 +254,8 @@ def _facts() -> list[type[Fact]]:
 
 
 def _data(fact: type[Fact]) -> str:
-    fields = fact.model_fields.items()
-    return ", ".join(f"`{name}`{_choices(field.annotation)}" for name, field in fields) or "none"
+    members = fields(fact)
+    return ", ".join(f"`{each.name}`{_choices(each.type)}" for each in members) or "none"
 
 
 def _choices(annotation: Any) -> str:

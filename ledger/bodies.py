@@ -1,258 +1,255 @@
-"""Reads stored bodies: quickly what is written as we write it, exactly everything else.
+"""Between an event and its stored body, both ways: a body is read only if it is what we write.
 
-The exact reader says what is accepted. The quick one leaves a body to a parser that takes other
-spellings, too, and has proof that there was none: written again, it is the same bytes. Where it has no
-such proof the exact one is asked. Both are made from what `ledger/events.py` says of a fact's fields.
-It knows the present version of each topic only.
+The parser makes a fact's fields natively, and knows types, members and limits; that there was no other
+spelling of anything is proved by writing the event again: the same bytes. What a text must look like
+is for `ledger/events.py` to say. It knows the present version of each topic only, and stores nothing.
 """
 
-from collections.abc import Callable
-from datetime import datetime
-from functools import cache, lru_cache, partial, reduce
-from operator import attrgetter, or_
-from types import NoneType, UnionType
-from typing import (
-    Annotated,
-    Any,
-    Final,
-    Generic,
-    Literal,
-    TypeVar,
-    Union,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cache, lru_cache
+from operator import attrgetter
+from typing import Any, Final, Generic, TypeVar, get_args, get_origin, get_type_hints
 from uuid import UUID
 
-from msgspec import Meta, Raw, defstruct
+import orjson
+from msgspec import Raw, Struct, defstruct
 from msgspec.json import Decoder, Encoder
-from msgspec.structs import asdict
-from pydantic import BaseModel, ConfigDict, TypeAdapter
-from typing_extensions import TypedDict
+from msgspec.structs import asdict, fields
 
-from ledger.canonical import parse_time
-from ledger.events import TOPICS, Actor, Digest, Event, Fact, Id, Oid, PeerName, Serial, Time
-from ledger.frozen import model_of
+from ledger.canonical import format_time
+from ledger.events import (
+    TOPICS,
+    Actor,
+    Digest,
+    Event,
+    Fact,
+    Form,
+    Oid,
+    PeerName,
+    Serial,
+)
+from ledger.scope import Scope, scope_from_stored
 
 F = TypeVar("F", bound=Fact)
-M = TypeVar("M", bound=BaseModel)
 
 Read = Callable[[UUID, int, bytes], Event]
-"""(stream, version, body) → event. Raises ValueError, TypeError or RecursionError: it is none."""
+"""(stream, version, body) → event. Raises ValueError, KeyError, TypeError or RecursionError: it is none."""
+Check = Callable[[Any], object]
+"""Raises ValueError: a text is not of its form."""
 
 _REMEMBERED: Final = 4096
-"""How many actors, scopes and the like, of each kind, are remembered by their text: they recur, and
-reading one costs."""
+"""How many scopes, and texts of each form, are remembered: they recur, and reading one costs."""
 _DIGITS: Final = {Digest: 64, Serial: 32}
 """How many hexadecimal digits a text of these kinds has."""
 _RECURRING: Final = (Oid, PeerName)
 """Texts of which there are few: each is held against its pattern once."""
-_NATIVE: Final = (bool, NoneType, UUID, bytes)
-_LIMITS: Final = ("pattern", "min_length", "max_length", "ge", "le")
+_LEFT_OUT: Final = (b'.000000Z"', b'Z"')
+"""What ends a time of a whole second: as it is stored, and as the parser's encoder writes it."""
+_NOUGHTS: Final = len(_LEFT_OUT[0]) - len(_LEFT_OUT[1])
 
 
-class _Body(TypedDict, Generic[F]):
-    """A stored body, as one validator reads it."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[misc]  # pydantic's way
+class _Body(Struct, Generic[F], frozen=True, forbid_unknown_fields=True):
+    """A stored body, as the parser sees it."""
 
     actor: Actor
-    at: Time
-    causation_id: Id | None
+    at: datetime
+    causation_id: UUID | None
     correlation_id: str
     data: F
-    id: Id
+    id: UUID
     reason: str | None
 
 
-@cache
-def exact_reader(topic: str) -> Read:
-    """What decides whether a body is one of the topic's. KeyError: it is not in the registry."""
-    kind: Any = TOPICS[topic]  # made when first needed: there are many, and each takes milliseconds
-    fields_of = TypeAdapter(_Body[kind]).validator.validate_json
+def written(event: Event) -> bytes:
+    """Return the body of an event, RFC 8785 JSON if the event is one that can be read.
 
-    def read(stream_id: UUID, version: int, body: bytes) -> Event:
-        return Event(originator_id=stream_id, originator_version=version, **fields_of(body))
+    Raises:
+        ValueError, TypeError: a value has no place in JSON.
+    """
+    # The parser's encoder writes text and integers as RFC 8785 §3.2.2 says, which a test holds it to.
+    return _encode(
+        {
+            "actor": event.actor,
+            "at": format_time(event.at),
+            "causation_id": event.causation_id,
+            "correlation_id": event.correlation_id,
+            "data": _members(event.data),
+            "id": event.id,
+            "reason": event.reason,
+        }
+    )
 
-    return read
+
+def stored_json(fact: Fact) -> Any:
+    """What is stored of a fact, as a JSON object."""
+    return orjson.loads(_encode(_members(fact)))
+
+
+def _members(fact: Fact) -> dict[str, Any]:
+    return {
+        name: value if (write := _WRITTEN.get(type(value))) is None else write(value)
+        for name, value in asdict(fact).items()
+    }
+
+
+_encode: Final = Encoder(order="sorted").encode
+_WRITTEN: Final[Mapping[type, Callable[[Any], object]]] = {
+    datetime: format_time,  # with its noughts
+    Scope: lambda scope: Raw(scope.text.encode()),
+}
 
 
 @cache
 def body_reader(topic: str) -> Read:
-    """What reads as `exact_reader` does, but sooner. KeyError: the topic is not in the registry."""
-    data, fact_of = _stored(TOPICS[topic])
-    decode, encode = Decoder(_body_of(data)).decode, Encoder().encode
-    actor_of = _remembered(Actor)
+    """What reads the bodies of a topic. KeyError: it is not in the registry."""
+    kind = TOPICS[topic]  # made when first needed: there are many, and each takes a moment
+    parsed, fact_of = _parsed(kind)
+    decode = Decoder(parsed).decode
+    check, times_of = _check(kind), _times_of(kind)
 
     def read(stream_id: UUID, version: int, body: bytes) -> Event:
-        try:
-            stored = decode(body)
-            if encode(stored) == body:
-                return Event(
-                    stream_id,
-                    version,
-                    stored.id,
-                    parse_time(stored.at),
-                    actor_of(bytes(stored.actor)),
-                    stored.correlation_id,
-                    stored.causation_id,
-                    stored.reason,
-                    fact_of(stored.data),
-                )
-        except (ValueError, TypeError, RecursionError):
-            pass  # whether it is one after all is not for us to say
-        return exact_reader(topic)(stream_id, version, body)
+        found = decode(body)
+        fact = found.data if fact_of is None else fact_of(found.data)
+        if check is not None:
+            check(fact)
+        event = Event(
+            stream_id,
+            version,
+            found.id,
+            found.at,
+            found.actor,
+            found.correlation_id,
+            found.causation_id,
+            found.reason,
+            fact,
+        )
+        if not _same(_encode(found), body, times_of(found)) and written(event) != body:
+            raise ValueError("it is not written as we write it")
+        return event
 
     return read
 
 
-# ---- what a body is to the parser ---------------------------------------------------------------
+# ---- the proof that a body was written by us ------------------------------------------------------
 
 
-def _body_of(data: Any) -> Any:
-    """A body whose `data` is that. All members stand in the order in which they are stored."""
-    members = [
-        ("actor", Raw),
-        ("at", str),
-        ("causation_id", UUID | None),
-        ("correlation_id", str),
-        ("data", data),
-        ("id", UUID),
-        ("reason", str | None),
-    ]
-    return defstruct("Body", members, forbid_unknown_fields=True)
+def _same(written: bytes, body: bytes, times: Sequence[datetime]) -> bool:
+    """Whether the parser's encoder has written the body, but for six noughts of each whole second.
 
-
-def _stored(kind: type[M]) -> tuple[Any, Callable[[Any], M]]:
-    """How a model with all its fields is stored, and what makes it of that or raises ValueError."""
-    hints = get_type_hints(kind, include_extras=True)
-    fields = {name: _field(hints[name]) for name in sorted(kind.model_fields)}  # as they are stored
-    stored = [(name, how) for name, (how, _) in fields.items()]
-    makers = [(name, make) for name, (_, make) in fields.items() if make]
-    check = _check({name: hints[name] for name in fields if hints[name] in _DIGITS})
-    values_of, model = asdict, model_of(kind)
-
-    def make(found: Any) -> M:
-        if check is not None:
-            check(found)
-        values = values_of(found)
-        for name, make_value in makers:
-            values[name] = make_value(values[name])
-        return model(values)
-
-    return defstruct(kind.__name__, stored, forbid_unknown_fields=True), make
-
-
-def _check(digits: dict[str, Any]) -> Callable[[Any], None] | None:
-    """What raises ValueError unless these fields, of the right length, are as their patterns say.
-
-    Looking at all of them at once takes as long as the parser takes for one pattern.
+    As many are missing as there are such times; a text that ends like one would make the two differ:
+    so none of them can stand anywhere else. False may be wrong: our own writing decides then.
     """
-    if not digits:
-        return None
-    of_all = attrgetter(*digits, *list(digits)[:1])  # of one alone it would be no tuple
-    serials = [name for name, annotation in digits.items() if annotation == Serial]
+    whole = 0
+    for each in times:
+        if each.tzinfo is not UTC:
+            return False
+        if not each.microsecond:
+            whole += 1
+    if not whole:
+        return written == body
+    return len(body) - len(written) == whole * _NOUGHTS and body.replace(*_LEFT_OUT) == written
 
-    def check(found: Any) -> None:
-        text = "".join(of_all(found))
-        if bytes.fromhex(text).hex() != text:
-            raise ValueError("digits are hexadecimal, in lower case")
-        for name in serials:
-            if not "4" <= getattr(found, name) < "8":
+
+def _times_of(kind: type[Fact]) -> Callable[[Any], Sequence[datetime]]:
+    """What finds all times in a body of this fact."""
+    names = [f"data.{name}" for name, hint in get_type_hints(kind).items() if hint is datetime]
+    if not names:
+        return lambda body: (body.at,)
+    return attrgetter("at", *names)
+
+
+# ---- what the parser does not know -----------------------------------------------------------------
+
+
+def _parsed(kind: type[F]) -> tuple[Any, Callable[[Any], F] | None]:
+    """What the parser makes of a body, and what makes a fact of its data; None: they are it."""
+    hints = get_type_hints(kind, include_extras=True)
+    scopes = [name for name, hint in hints.items() if hint is Scope]
+    if not scopes:
+        return _Body[kind], None  # type: ignore[valid-type]  # known when it runs
+    members = [
+        (each.name, Raw if each.name in scopes else hints[each.name]) for each in fields(kind)
+    ]
+
+    def fact_of(found: Any) -> F:
+        values = asdict(found)
+        for name in scopes:
+            values[name] = _scope(bytes(values[name]))
+        return kind(**values)
+
+    data = defstruct(kind.__name__, members, forbid_unknown_fields=True)
+    return _Body[data], fact_of  # type: ignore[valid-type]  # as above
+
+
+@lru_cache(_REMEMBERED)
+def _scope(text: bytes) -> Scope:
+    """The scope of this text, read once: every event of a grant's terms shows it."""
+    scope = scope_from_stored(orjson.loads(text))
+    if scope.text.encode() != text:
+        raise ValueError("a scope is stored in its canonical form")
+    return scope
+
+
+def _check(kind: type[Struct]) -> Check | None:
+    """What raises ValueError if a text in an object is not of its form; None: any text will do."""
+    hints = get_type_hints(kind, include_extras=True)
+    digits = {name: hint for name, hint in hints.items() if hint in _DIGITS}
+    check_digits = _check_digits(digits) if digits else None
+    texts = [
+        (name, matches)
+        for name, hint in hints.items()
+        if name not in digits and (matches := _matches(hint))
+    ]
+    parts = [(name, each) for name, hint in hints.items() if (each := _check_of_parts(hint))]
+    if not (digits or texts or parts):
+        return None
+
+    def check(found: object) -> None:
+        if check_digits is not None:
+            check_digits(found)
+        for name, matches in texts:
+            text = getattr(found, name)
+            if text is not None and not matches(text):
+                raise ValueError("a text is not of its form")
+        for name, check_part in parts:
+            for part in getattr(found, name):
+                check_part(part)
+
+    return check
+
+
+def _check_digits(digits: Mapping[str, Any]) -> Check:
+    """What looks at the digits of all at once, which takes less than one pattern for each."""
+    lengths = [_DIGITS[hint] for hint in digits.values()]
+    serials = [number for number, hint in enumerate(digits.values()) if hint == Serial]
+    values_of = attrgetter(*digits, *list(digits)[:1])  # of one alone it would be no tuple
+
+    def check(found: object) -> None:
+        *values, _ = values_of(found)
+        text = "".join(values)
+        if list(map(len, values)) != lengths or bytes.fromhex(text).hex() != text:
+            raise ValueError("it has so many hexadecimal digits, in lower case")
+        for number in serials:
+            if not "4" <= values[number] < "8":
                 raise ValueError("a serial begins with the bits 01")
 
     return check
 
 
-def _field(annotation: Any) -> tuple[Any, Callable[[Any], object] | None]:
-    """How a field is stored, and what makes its value of that; None: it is the value."""
-    kind, _ = _parts(annotation)
-    if kind is datetime:
-        return str, parse_time
-    if length := _DIGITS.get(annotation):
-        return Annotated[str, Meta(min_length=length, max_length=length)], None
-    if annotation in _RECURRING:
-        return str, _remembered_text(annotation)
-    if (native := _native(annotation)) is not None:
-        return native, None
-    read = _remembered(annotation)
-    return Raw, lambda text: read(bytes(text))
+def _matches(hint: Any) -> Callable[[str], object] | None:
+    """What tells whether a text is of its form, null or not; None: any text is, or it is no text."""
+    forms = [one for one in getattr(hint, "__metadata__", ()) if isinstance(one, Form)]
+    if not forms:
+        inside = get_args(hint) if type(None) in get_args(hint) else ()
+        return next((found for one in inside if (found := _matches(one))), None)
+    # Of the whole: `$` alone is also before a last line feed.
+    matches = re.compile(forms[0].pattern).fullmatch
+    return lru_cache(_REMEMBERED)(matches) if hint in _RECURRING else matches
 
 
-def _native(annotation: Any) -> Any:
-    """The type of what the parser makes of a value itself, with its limits; None: it cannot."""
-    kind, limits = _parts(annotation)
-    origin, inside = get_origin(kind), get_args(kind)
-    if origin is Literal or kind in _NATIVE:
-        return kind
-    if kind in (str, int):
-        return Annotated[kind, Meta(**limits)]
-    if origin not in (tuple, Union, UnionType):
-        return None
-    parts = [one if one is ... else _native(one) for one in inside]
-    if None in parts:
-        return None
-    return tuple.__class_getitem__(tuple(parts)) if origin is tuple else reduce(or_, parts)
-
-
-def _parts(annotation: Any) -> tuple[Any, dict[str, Any]]:
-    """A type, and what limits its values."""
-    if get_origin(annotation) is not Annotated:
-        return annotation, {}
-    kind, *more = get_args(annotation)
-    limits = {
-        name: value
-        for each in more
-        for one in getattr(each, "metadata", [each])  # a Field keeps its limits in there
-        for name in _LIMITS
-        if (value := getattr(one, name, None)) is not None
-    }
-    if "pattern" in limits:
-        # To Python's patterns, which the parser takes, `$` is also before a last line feed.
-        limits["pattern"] = rf"(?:{limits['pattern']})\Z"
-    return kind, limits
-
-
-@cache
-def _remembered_text(annotation: Any) -> Callable[[str], str]:
-    """What holds a text against its pattern, once each, in whichever topic it stands."""
-    return lru_cache(_REMEMBERED)(partial(TypeAdapter(annotation).validate_python, strict=True))
-
-
-@cache
-def _remembered(annotation: Any) -> Callable[[bytes], Any]:
-    """What reads a part, once for each text of it, in whichever topic it stands."""
-    exact = partial(TypeAdapter(annotation).validator.validate_json, strict=True)
-    models = _of_models(annotation)
-    return lru_cache(_REMEMBERED)(_quickly(*models, exact) if models else exact)
-
-
-def _of_models(annotation: Any) -> tuple[Any, Callable[[Any], object]] | None:
-    """As `_stored` says of a model, of one or of a list of them; None: it is neither."""
-    kind, _ = _parts(annotation)
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return _stored(kind)
-    inside = get_args(kind)
-    if get_origin(kind) is tuple and inside[1:] == (...,) and (each := _of_models(inside[0])):
-        stored, make = each
-        return tuple.__class_getitem__((stored, ...)), lambda found: tuple(map(make, found))
-    return None
-
-
-def _quickly(
-    stored: Any, make: Callable[[Any], object], exact: Callable[[bytes], object]
-) -> Callable[[bytes], object]:
-    """What reads a part as `exact` does, but sooner."""
-    decode, encode = Decoder(stored).decode, Encoder().encode
-
-    def read(text: bytes) -> object:
-        try:
-            found = decode(text)
-            if encode(found) == text:
-                return make(found)
-        except (ValueError, TypeError, RecursionError):
-            pass  # not for us to say, either
-        return exact(text)
-
-    return read
+def _check_of_parts(hint: Any) -> Check | None:
+    """What checks each part of a list of objects; None: it is no such list, or any text will do."""
+    part = get_args(hint)[0] if get_origin(hint) is tuple else None
+    return _check(part) if isinstance(part, type) and issubclass(part, Struct) else None

@@ -6,30 +6,17 @@ format that must differ gets a new class with `.v2` and an upcast in `ledger/map
 No fact holds a secret, a display name or an e-mail address.
 """
 
-import base64
-import binascii
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, Final, Literal, TypeAlias
+from typing import Annotated, ClassVar, Final, Literal, TypeAlias
 from uuid import UUID
 
-from msgspec import Struct
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    GetCoreSchemaHandler,
-    InstanceOf,
-    PlainSerializer,
-    StringConstraints,
-)
-from pydantic_core import CoreSchema, core_schema
+from msgspec import Meta, Struct
+from typing_extensions import dataclass_transform
 
-from ledger.canonical import ID_FORM, format_id, format_time, parse_id, parse_time
-from ledger.scope import Scope, scope_from_stored
+from ledger.scope import Scope
 
 LEDGER_ID: Final = UUID("00000000-0000-4000-8000-000000000001")
 POLICY_ID: Final = UUID("00000000-0000-4000-8000-000000000002")
@@ -43,76 +30,26 @@ Role: TypeAlias = Literal["admin", "approver", "auditor", "operator", "gateway"]
 # ---- how values of `data` are written -------------------------------------------------------
 
 
-def _time(value: object) -> object:
-    return parse_time(value) if isinstance(value, str) else value
+@dataclass(frozen=True)
+class Form:
+    """The pattern that the whole of a text has, in a stored body."""
+
+    pattern: str
 
 
-def _octets(value: object) -> object:
-    return binascii.a2b_base64(value, strict_mode=True) if isinstance(value, str) else value
-
-
-def _uuid(value: object) -> object:
-    return parse_id(value) if isinstance(value, str) else value
-
-
-def _tuple(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _pairs(value: object) -> object:
-    return tuple(map(_tuple, value)) if isinstance(value, list) else value
-
-
-def _scope(value: object) -> object:
-    return scope_from_stored(value) if isinstance(value, dict) else value
-
-
-@dataclass(frozen=True, eq=False)
-class _Read:
-    """Reads a value of Python's by `python`, and one of JSON's as `json` says, else as its type is.
-
-    Stored bytes are JSON. With few calls of ours per value reading them takes half the time, and all
-    that looks at the past reads every event there is.
-    """
-
-    python: Callable[[object], object]
-    json: CoreSchema | None = None
-
-    def __get_pydantic_core_schema__(
-        self, source: object, handler: GetCoreSchemaHandler
-    ) -> CoreSchema:
-        of_type = handler(source)
-        return core_schema.json_or_python_schema(
-            json_schema=self.json or of_type,
-            python_schema=core_schema.no_info_before_validator_function(self.python, of_type),
-        )
-
-
-# A text of this form and no other spelling of it.
-_JSON_ID: Final = core_schema.chain_schema(
-    [
-        core_schema.str_schema(strict=True, pattern=ID_FORM),
-        core_schema.uuid_schema(strict=False),
-    ]
-)
-
-# Times are read by us in either case: the validator's own have another class of zone, which shows.
-Time = Annotated[datetime, BeforeValidator(_time), PlainSerializer(format_time)]
-Id = Annotated[UUID, _Read(_uuid, _JSON_ID), PlainSerializer(format_id)]
-Octets = Annotated[
-    bytes, BeforeValidator(_octets), PlainSerializer(lambda b: base64.b64encode(b).decode())
-]
-Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Serial = Annotated[str, StringConstraints(pattern=r"^[4-7][0-9a-f]{31}$")]
-Accessor = Annotated[str, StringConstraints(pattern=r"^[0-9a-z]{16}$")]
-Oid = Annotated[str, StringConstraints(pattern=r"^[0-2](\.(0|[1-9][0-9]*))+$", max_length=128)]
-Text = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
-SubjectUser = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z._:@-]{1,100}$")]
-PeerName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$")]
-Count = Annotated[int, Field(ge=0, le=2**53)]
-StoredScope = Annotated[
-    InstanceOf[Scope], BeforeValidator(_scope), PlainSerializer(lambda s: s.canonical())
-]
+# A moment in UTC with six digits of a second, an id in lower case with hyphens, base64 with its padding:
+# each has one spelling, since a body is read only if it is written again as the same bytes.
+Time = datetime
+Id = UUID
+Octets = bytes
+Digest = Annotated[str, Form(r"^[0-9a-f]{64}$")]
+Serial = Annotated[str, Form(r"^[4-7][0-9a-f]{31}$")]
+Accessor = Annotated[str, Form(r"^[0-9a-z]{16}$")]
+Oid = Annotated[str, Form(r"^[0-2](\.(0|[1-9][0-9]*))+$"), Meta(max_length=128)]
+Text = Annotated[str, Meta(min_length=1, max_length=2000)]
+SubjectUser = Annotated[str, Form(r"^[0-9A-Za-z._:@-]{1,100}$")]
+PeerName = Annotated[str, Form(r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$")]
+Count = Annotated[int, Meta(ge=0, le=2**53)]
 RevocationReason: TypeAlias = Literal[
     # RFC 5280 §5.3.1, the reasons an end-entity certificate can have.
     "unspecified",
@@ -125,11 +62,7 @@ RevocationReason: TypeAlias = Literal[
 ]
 
 
-class _Stored(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class Actor(_Stored):
+class Actor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who caused an event, in opaque ids.
 
     `id`: operator or peer id, `uid:<n>` for `local`, the component's name for `system`.
@@ -138,15 +71,19 @@ class Actor(_Stored):
     """
 
     kind: ActorKind
-    id: Annotated[str, StringConstraints(min_length=1, max_length=100)]
-    roles: Annotated[tuple[str, ...], _Read(_tuple)] = ()
+    id: Annotated[str, Meta(min_length=1, max_length=100)]
+    roles: tuple[str, ...] = ()
     auth: Literal["bearer", "enrollment-token", "certificate", "local", "none", "system"]
     credential: str | None = None
     source: str | None = None
 
 
-class Fact(_Stored):
-    """What happened, without who and when. Subclasses are the closed topic registry."""
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+class Fact(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What happened, without who and when. Subclasses are the closed topic registry.
+
+    Making one checks nothing: what a stored one must be is checked when it is written, and read.
+    """
 
     TOPIC: ClassVar[str]
     STREAM: ClassVar[StreamType]
@@ -201,7 +138,7 @@ class PeerRevoked(Fact):
 
 
 class _Terms(Fact):
-    scope: StoredScope
+    scope: Scope
     not_before: Time
     expires_at: Time
     terms_digest: Digest
@@ -282,7 +219,7 @@ class EnrollmentTokenLocked(Fact):
     failures: Count
 
 
-class CertificateExtension(_Stored):
+class CertificateExtension(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     oid: Oid
     critical: bool
     value: Octets  # DER
@@ -302,8 +239,8 @@ class IssuanceAuthorized(Fact):
     not_before: Time
     not_after: Time
     subject: PeerName  # the common name, the subject's only attribute
-    san: Annotated[tuple[str, ...], _Read(_tuple)]  # URIs
-    extensions: Annotated[tuple[CertificateExtension, ...], _Read(_tuple)]
+    san: tuple[str, ...]  # URIs
+    extensions: tuple[CertificateExtension, ...]
     authority_id: Id
     profile_version: Count
 
@@ -344,7 +281,7 @@ class CertificateMisIssued(Fact):
     issuance_id: Id
     serial: Serial  # as authorized; what came back may say another
     certificate: Octets  # what came back, whatever it is
-    findings: Annotated[tuple[Text, ...], _Read(_tuple)]
+    findings: tuple[Text, ...]
 
 
 class CertificateCloneSuspected(Fact):
@@ -368,12 +305,12 @@ class CertificateAuthorityTold(Fact):
 class OperatorRegistered(Fact):
     TOPIC, STREAM = "operator.registered.v1", "operator"
     kind: Literal["person", "machine"]
-    roles: Annotated[tuple[Role, ...], _Read(_tuple)]
+    roles: tuple[Role, ...]
 
 
 class OperatorRolesChanged(Fact):
     TOPIC, STREAM = "operator.roles-changed.v1", "operator"
-    roles: Annotated[tuple[Role, ...], _Read(_tuple)]
+    roles: tuple[Role, ...]
 
 
 class OperatorDisabled(Fact):
@@ -409,7 +346,7 @@ class PolicyChanged(Fact):
 
 class LedgerCreated(Fact):
     TOPIC, STREAM = "ledger.created.v1", "ledger"
-    origin: Annotated[str, StringConstraints(pattern=r"^[a-z0-9.-]+(/[a-z0-9.-]+)*$")]
+    origin: Annotated[str, Form(r"^[a-z0-9.-]+(/[a-z0-9.-]+)*$")]
     log_key: Text  # C2SP signed-note verifier key: <origin>+<hash>+<base64>
     product_version: Text
 
@@ -431,7 +368,7 @@ class AccessCheckpointed(Fact):
 class AuthorityAdopted(Fact):
     TOPIC, STREAM = "authority.adopted.v1", "authority"
     kind: Literal["local", "step-ca"]
-    chain: Annotated[tuple[Octets, ...], _Read(_tuple)]  # DER, the issuing one first
+    chain: tuple[Octets, ...]  # DER, the issuing one first
     not_after: Time  # the issuing certificate's end
 
 
@@ -450,7 +387,7 @@ class CrlPublished(Fact):
 
 class CertificateFoundUnknown(Fact):
     TOPIC, STREAM = "certificate.found-unknown.v1", "authority"
-    serial: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{2,64}$")]  # anyone's choice
+    serial: Annotated[str, Form(r"^[0-9a-f]{2,64}$")]  # anyone's choice
     certificate: Octets | None
     found_in: Text
 
@@ -460,8 +397,8 @@ class CertificateFoundUnknown(Fact):
 
 class AlarmRaised(Fact):
     TOPIC, STREAM = "alarm.raised.v1", "alarm"
-    kind: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,64}$")]
-    about: Annotated[tuple[Text, ...], _Read(_tuple)]  # ids of what it concerns
+    kind: Annotated[str, Form(r"^[a-z0-9-]{1,64}$")]
+    about: tuple[Text, ...]  # ids of what it concerns
     detail: Text
 
 
@@ -473,7 +410,7 @@ class EnrollmentRejected(Fact):
     """`count` > 1: a summary of further rejections from one source in one minute."""
 
     TOPIC, STREAM = "enrollment.rejected.v1", "note"
-    cause: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,64}$")]
+    cause: Annotated[str, Form(r"^[a-z0-9-]{1,64}$")]
     count: Count
     accessor: Accessor | None
     grant_id: Id | None
@@ -491,14 +428,14 @@ class CallDenied(Fact):
 class AuditRead(Fact):
     TOPIC, STREAM = "audit.read.v1", "note"
     operation: Text
-    filter: Annotated[tuple[tuple[str, str], ...], _Read(_pairs)]
+    filter: tuple[tuple[str, str], ...]
     count: Count
 
 
 class ExportMade(Fact):
     TOPIC, STREAM = "export.made.v1", "note"
     format: Literal["jsonl", "csv"]
-    filter: Annotated[tuple[tuple[str, str], ...], _Read(_pairs)]
+    filter: tuple[tuple[str, str], ...]
     first_position: Count
     last_position: Count
     count: Count
@@ -524,8 +461,3 @@ TOPICS: Final[Mapping[str, type[Fact]]] = MappingProxyType(_registry())
 def stream_type(topic: str) -> str:
     """The stream type a topic belongs to; KeyError for a topic outside the registry."""
     return TOPICS[topic].STREAM
-
-
-def data_of(fact: Fact) -> dict[str, Any]:
-    """The fact as the JSON object stored under `data`."""
-    return fact.model_dump(mode="json")

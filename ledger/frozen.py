@@ -1,19 +1,15 @@
 """Frozen objects made quickly: a fold makes some per event. It checks no types.
 
-The constructor of a frozen dataclass sets each field by a call, that of a model checks each: here an
-object is handed its fields in one piece. It is for dataclasses without slots and without
-`__post_init__`, and for models without private attributes.
+The constructor of a frozen dataclass sets each field by a call: here an object is handed its fields in
+one piece. It is for dataclasses without slots and without `__post_init__`.
 """
 
 import dataclasses
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from functools import cache
 from typing import Any, Final, TypeVar, cast
 
-from pydantic import BaseModel
-
 S = TypeVar("S")
-M = TypeVar("M", bound=BaseModel)
 
 _new: Final = object.__new__
 _set: Final = object.__setattr__
@@ -55,28 +51,3 @@ def _defaults(kind: Any) -> dict[str, Any]:
         for field in dataclasses.fields(kind)
         if field.default is not dataclasses.MISSING
     }
-
-
-def model_of(kind: type[M]) -> Callable[[dict[str, Any]], M]:
-    """Return what makes models of all their fields, of the right types already; it keeps the dict."""
-    # What a model consists of (https://docs.pydantic.dev, BaseModel); the names are never changed.
-    own, given, extra, private = (
-        BaseModel.__dict__[name].__set__
-        for name in (
-            "__dict__",
-            "__pydantic_fields_set__",
-            "__pydantic_extra__",
-            "__pydantic_private__",
-        )
-    )
-    names = set(kind.model_fields)
-
-    def make(fields: dict[str, Any]) -> M:
-        made = _new(kind)
-        own(made, fields)
-        given(made, names)
-        extra(made, None)
-        private(made, None)
-        return made
-
-    return make

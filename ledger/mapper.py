@@ -19,10 +19,10 @@ from eventsourcing.persistence import (
     StoredEvent,
 )
 
-from ledger.bodies import body_reader
-from ledger.canonical import CanonicalError, canonical_json, format_id, format_time
+from ledger.bodies import body_reader, written
+from ledger.canonical import canonical_json
 from ledger.errors import InvalidError
-from ledger.events import Event, data_of
+from ledger.events import Event
 from ledger.frozen import made_of
 
 MAX_BODY: Final = 60 * 1024
@@ -113,25 +113,23 @@ def _upcast(
     while topic in upcasts:
         topic, upcast = upcasts[topic]
         parts["data"] = upcast(parts["data"])
-    return topic, orjson.dumps(parts)
+    return topic, canonical_json(parts)
 
 
 def body_of(event: Event) -> bytes:
-    """Return the stored bytes of an event, RFC 8785 JSON. Raises InvalidError as the mapper does."""
+    """Return the stored bytes of an event, RFC 8785 JSON: those that `read_event` makes it of.
+
+    Raises:
+        InvalidError: a value cannot be stored (code `invalid`), or the body is larger than
+            60 KiB (code `too-large`).
+    """
     try:
-        body = canonical_json(
-            {
-                "actor": vars(event.actor),  # texts and a tuple of texts, stored as they are
-                "at": format_time(event.at),
-                "causation_id": event.causation_id and format_id(event.causation_id),
-                "correlation_id": event.correlation_id,
-                "data": data_of(event.data),
-                "id": format_id(event.id),
-                "reason": event.reason,
-            }
-        )
-    except CanonicalError as error:
-        raise InvalidError(f"this cannot be stored: {error}") from None
+        body = written(event)
+        if len(body) <= MAX_BODY:
+            # Making a fact has checked nothing: what could not be read again is never stored.
+            body_reader(event.data.TOPIC)(event.originator_id, event.originator_version, body)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InvalidError(f"this cannot be stored: {type(error).__name__}") from error
     if len(body) > MAX_BODY:
         raise InvalidError("an event has at most 60 KiB", code="too-large")
     # No database text and no jsonb can hold it: refused here, the tables can always be folded.

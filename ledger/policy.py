@@ -11,6 +11,8 @@ from types import MappingProxyType
 from typing import Final
 from uuid import UUID
 
+from msgspec.structs import asdict
+
 from ledger.errors import InvalidError
 from ledger.events import POLICY_ID, Event, Fact, PolicyChanged
 
@@ -77,7 +79,7 @@ def evolve(policy: Policy | None, event: Event) -> Policy:
         id=event.originator_id,
         version=event.originator_version,
         changed_at=event.at,
-        **fact.model_dump(),
+        **asdict(fact),
     )
 
 

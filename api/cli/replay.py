@@ -185,6 +185,7 @@ def _what_if(
     from api.replaying import differing
     from api.settings import load
     from api.wiring import database
+    from ledger.bodies import stored_json
     from projections.what_if import Revoked, Without
 
     alteration = Revoked(*revoke) if revoke else Without(without or 0)
@@ -204,7 +205,7 @@ def _what_if(
             "topic": one.topic,
             "stream": str(one.stream_id),
             "because": one.because,
-            "instead": one.instead and one.instead.model_dump(mode="json"),
+            "instead": one.instead and stored_json(one.instead),
         }
         for one in found.events
     ]

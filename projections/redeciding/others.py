@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from msgspec.structs import asdict
+
 from ledger import alarms, authorities, operators, peers, policy
 from ledger.alarms import Alarm
 from ledger.authorities import Authority
@@ -75,7 +77,7 @@ def _issue_credential(operator: Operator, c: Command) -> Facts:
 
 def _change_policy(c: Command) -> Facts:
     c.permit("change-policy")
-    recorded = c.fact(PolicyChanged).model_dump()
+    recorded = asdict(c.fact(PolicyChanged))
     changes = {name: v for name, v in recorded.items() if v != getattr(c.before, name)}
     return policy.change(c.policy, changes)
 

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import pytest
 from cryptography import x509
+from msgspec.structs import replace
 
 from ca.issuance import Enrolled, Step
 from ledger import bearer
@@ -423,9 +424,9 @@ def test_only_the_holder_of_a_certificate_renews_it(live: Live) -> None:
     mine = _with_certificate(live, grant, first.serial)
     for actor in (
         live.admin,
-        mine.model_copy(update={"credential": "4" + "f" * 31}),
-        mine.model_copy(update={"id": str(UUID(int=5, version=4))}),
-        mine.model_copy(update={"auth": "enrollment-token"}),
+        replace(mine, credential="4" + "f" * 31),
+        replace(mine, id=str(UUID(int=5, version=4))),
+        replace(mine, auth="enrollment-token"),
     ):
         with pytest.raises(NotFoundError):
             cycle.renew(live.call(actor), first.serial, csrs.request(csrs.ec_key(1)))

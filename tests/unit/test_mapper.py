@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from ledger.errors import InvalidError
-from ledger.events import Actor, Event, PeerActivated, PeerRegistered, PeerSuspended
+from ledger.events import (
+    Actor,
+    EnrollmentTokenLocked,
+    Event,
+    Fact,
+    GrantActivated,
+    PeerActivated,
+    PeerRegistered,
+    PeerSuspended,
+)
 from ledger.mapper import MAX_BODY, EventMapper, StoredEventError, body_of, read_event
 
 EVENT = Event(
@@ -72,6 +81,23 @@ def test_a_moment_is_stored_in_utc() -> None:
 def test_what_cannot_be_stored_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidError):
         body_of(replace(EVENT, **wrong))
+
+
+@pytest.mark.parametrize(
+    "fact",
+    [
+        PeerRegistered(name="../etc", base_url="https://acme.example"),
+        PeerRegistered(name="Acme", base_url=""),
+        PeerRegistered(name="Acme\n", base_url="https://acme.example"),
+        GrantActivated(issuance_id="0d9cb46e-7a31-4c52-9d1e-00000000000"),  # type: ignore[arg-type]  # as if a rule made it
+        EnrollmentTokenLocked(accessor="a" * 16, failures=-1),
+        EnrollmentTokenLocked(accessor="a" * 15, failures=1),
+        EnrollmentTokenLocked(accessor="a" * 16, failures=1.0),  # type: ignore[arg-type]  # as above
+    ],
+)
+def test_what_could_not_be_read_again_is_never_stored(fact: Fact) -> None:
+    with pytest.raises(InvalidError, match="cannot be stored"):
+        body_of(replace(EVENT, data=fact))
 
 
 def test_a_backslash_before_u0000_is_no_nul() -> None:

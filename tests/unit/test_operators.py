@@ -5,6 +5,7 @@ from datetime import timedelta
 from uuid import UUID
 
 import pytest
+from msgspec.structs import replace
 
 from ledger import bearer, operators
 from ledger.errors import (
@@ -100,14 +101,14 @@ def test_the_folded_roles_count_not_those_a_caller_claims(world: World) -> None:
 
 
 def replace_roles(actor: Actor, *roles: str) -> Actor:
-    return actor.model_copy(update={"roles": roles})
+    return replace(actor, roles=roles)
 
 
 def test_a_credential_must_be_the_operators_own_and_alive(world: World) -> None:
     actor = world.admin
     mine = world.operator(actor)
-    foreign = actor.model_copy(update={"credential": world.admin_2.credential})
-    none = actor.model_copy(update={"credential": None})
+    foreign = replace(actor, credential=world.admin_2.credential)
+    none = replace(actor, credential=None)
     for stranger, operator in ((foreign, mine), (none, mine), (actor, None)):
         with refused("unauthorized", UnauthorizedError):
             require("propose-grant", stranger, operator, world.now)

@@ -10,8 +10,8 @@ from typing import Any, Literal, get_args, get_origin
 
 import orjson
 import pytest
-from pydantic import BaseModel
-from pydantic.fields import FieldInfo
+from msgspec import NODEFAULT, Struct
+from msgspec.structs import fields
 
 from ledger.events import TOPICS, Actor, Fact
 
@@ -22,7 +22,7 @@ LIMITS = ("pattern", "min_length", "max_length", "ge", "le")
 
 
 def described(annotation: Any, metadata: list[Any]) -> str:
-    """A type in words that do not depend on the release of Python or pydantic."""
+    """A type in words that do not depend on the release of Python or msgspec."""
     limits = "".join(
         f" {name}={value}"
         for one in metadata
@@ -37,17 +37,16 @@ def described(annotation: Any, metadata: list[Any]) -> str:
         return f"list of ({', '.join(described(one, []) for one in get_args(annotation) if one is not ...)}){limits}"
     if get_args(annotation):
         return " or ".join(sorted(described(one, []) for one in get_args(annotation))) + limits
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if isinstance(annotation, type) and issubclass(annotation, Struct):
         return f"{{{'; '.join(fields_of(annotation))}}}{limits}"
     return f"{annotation.__name__}{limits}"
 
 
-def fields_of(model: type[BaseModel]) -> list[str]:
-    def line(name: str, field: FieldInfo) -> str:
-        optional = "" if field.is_required() else "?"
-        return f"{name}{optional}: {described(field.annotation, field.metadata)}"
-
-    return [line(name, field) for name, field in model.model_fields.items()]
+def fields_of(kind: type[Struct]) -> list[str]:
+    return [
+        f"{each.name}{'' if each.default is NODEFAULT else '?'}: {described(each.type, [])}"
+        for each in fields(kind)
+    ]
 
 
 def formats() -> dict[str, list[str]]:
@@ -80,10 +79,10 @@ def test_the_description_tells_formats_apart() -> None:
 
 def nullable() -> list[tuple[str, str]]:
     return [
-        (topic, name)
+        (topic, each.name)
         for topic, fact in TOPICS.items()
-        for name, field in fact.model_fields.items()
-        if type(None) in get_args(field.annotation)
+        for each in fields(fact)
+        if type(None) in get_args(each.type)
     ]
 
 

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from ledger.authorities import Authority
+from ledger.bodies import stored_json
 from ledger.errors import LedgerError
 from ledger.events import CrlPublished, Event
 from ledger.grant_state import Grant
@@ -93,7 +95,7 @@ def test_a_second_approval_stands_in_for_the_first() -> None:
         ("differs", "grant.approved.v1"),
     ]
     assert found.events[1].instead is not None
-    assert found.events[1].instead.model_dump()["sufficient"] is False
+    assert stored_json(found.events[1].instead)["sufficient"] is False
     assert ends(found) == {str(grant.id): ("pending_enrollment", "pending_approval")}
 
 
@@ -143,7 +145,7 @@ def _with_credential(world: Recording, actor: Any) -> Any:
     minted = bearer.mint(bearer.BearerKind.OPERATOR, world.randomness)
     facts = operators.issue_credential(operator, minted, timedelta(days=30), world.now)
     world.record(Operator, operator.id, facts)
-    return actor.model_copy(update={"credential": minted.accessor})
+    return replace(actor, credential=minted.accessor)
 
 
 def test_without_a_certificate_its_successors_are_gone() -> None:
