@@ -6,10 +6,10 @@ import random
 import shutil
 import signal
 import socket
+import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from migrations.embedded import Embedded
 from projections.verify import check_ledger
 from support import folders
 from support.databases import bindir
-from support.forking import Forked, fork
 from support.waiting import wait_until
 
 FEDLEDGER = Path(sys.executable).with_name("fedledger")
@@ -46,7 +45,7 @@ class Ended:
 class Service:
     """A running `fedledger up` or `serve`."""
 
-    process: Forked
+    process: subprocess.Popen[bytes]
     url: str
     log: Path
 
@@ -105,22 +104,11 @@ class Installation:
 
     def run(self, *arguments: str, stdin: str = "", **environment: str) -> Ended:
         """Run one command to its end."""
-        with ExitStack() as open_:
-            given, *said = [open_.enter_context(tempfile.TemporaryFile("w+")) for _ in range(3)]
-            given.write(stdin)
-            given.seek(0)
-            files = [file.fileno() for file in (given, *said)]
-            command = fork(
-                arguments, {**self.environment, **environment}, folder=Path.cwd(), files=files
-            )
-            try:
-                code = command.wait(120)
-            finally:
-                command.kill()
-            for file in said:
-                file.seek(0)
-            out, err = (file.read() for file in said)
-        return Ended(code, out, err)
+        done = subprocess.run(
+            [FEDLEDGER, *arguments], input=stdin, capture_output=True, text=True, check=False,
+            env={**self.environment, **environment}, timeout=120,
+        )  # fmt: skip
+        return Ended(done.returncode, done.stdout, done.stderr)
 
     def ok(self, *arguments: str, stdin: str = "", **environment: str) -> Any:
         """Run one command with --json, which must succeed, and return its document."""
@@ -132,15 +120,11 @@ class Installation:
         """Start a service, without waiting for it."""
         self.home.mkdir(exist_ok=True)
         log = self.home / f"{command}-{self.port}.log"
-        with log.open("ab") as output, Path(os.devnull).open() as nothing:
-            files = [file.fileno() for file in (nothing, output, output)]
-            process = fork(
-                [command],
-                {**self.environment, **environment},
-                folder="/",
-                files=files,
-                session=True,
-            )
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                [FEDLEDGER, command], env={**self.environment, **environment}, cwd="/",
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+            )  # fmt: skip
         return Service(process, self.url, log)
 
     def http(self, token: Path | None) -> httpx.Client:
