@@ -19,6 +19,9 @@ _MAKE: Final = sql.SQL(
     "CREATE TABLE {new} (LIKE {live} INCLUDING ALL EXCLUDING INDEXES EXCLUDING STATISTICS)"
 )
 _OPTIONS: Final = "SELECT unnest(reloptions) FROM pg_class WHERE oid = %s::regclass"
+_UNVACUUMED: Final = sql.SQL("ALTER TABLE {} SET (autovacuum_enabled = off)")
+_VACUUMED: Final = sql.SQL("ALTER TABLE {} RESET (autovacuum_enabled)")
+_OWN_WORD: Final = "autovacuum_enabled="  # a live table that has one keeps it
 _COMMENT: Final = "SELECT obj_description(%s::regclass, 'pg_class')"
 _PRIVILEGES: Final = """SELECT x.privilege_type, pg_get_userbyid(x.grantee), x.is_grantable, x.grantee
     FROM pg_class c, aclexplode(c.relacl) x WHERE c.oid = %s::regclass AND x.grantee <> c.relowner"""
@@ -75,9 +78,12 @@ class Beside:
         new, live, run = self.new(name), self.live(name), self._connection.execute
         run(_MAKE.format(new=new, live=live))
         text = self._text(live)
-        for (option,) in run(_OPTIONS, [text]).fetchall():
+        for option in self._options(live):
             key, _, value = option.partition("=")
             run(sql.SQL("ALTER TABLE {} SET ({} = {})").format(new, sql.Identifier(key), value))
+        if not self._says_whether_to_vacuum(live):
+            # It would read again and again what is only half there, on a processor that copies.
+            run(_UNVACUUMED.format(new))
         row = run(_COMMENT, [text]).fetchone()
         if row and row[0] is not None:
             run(sql.SQL("COMMENT ON TABLE {} IS {}").format(new, row[0]))
@@ -90,6 +96,12 @@ class Beside:
                     sql.SQL("WITH GRANT OPTION" if grantable else ""),
                 )
             )
+
+    def _options(self, table: sql.Identifier) -> list[str]:
+        return [row[0] for row in self._connection.execute(_OPTIONS, [self._text(table)])]
+
+    def _says_whether_to_vacuum(self, table: sql.Identifier) -> bool:
+        return any(option.startswith(_OWN_WORD) for option in self._options(table))
 
     def finish(self, name: str) -> None:
         """Give a filled table its constraints, indexes and statistics, under the live ones' names.
@@ -116,6 +128,8 @@ class Beside:
             if comment is not None:
                 named = sql.Identifier(self.schema, index)
                 run(sql.SQL("COMMENT ON INDEX {} IS {}").format(named, comment))
+        if not self._says_whether_to_vacuum(live):
+            run(_VACUUMED.format(new))
         run(sql.SQL("ANALYZE {}").format(new))
         if wrong := self.differences(name):
             raise ShapeError(f"{name} would not be the same: {', '.join(wrong)}")

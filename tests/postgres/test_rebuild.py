@@ -111,6 +111,7 @@ def test_altered_tables_are_right_again_and_the_same_in_everything_else(
             f"COMMENT ON TABLE {name} IS 'a table''s comment'",
             f"COMMENT ON COLUMN {name}.id IS 'a column''s'",
             f"ALTER TABLE {name} SET (autovacuum_vacuum_scale_factor = 0.05)",
+            f"ALTER TABLE {source.tables[1].table} SET (autovacuum_enabled = off)",
             f"CREATE INDEX by_hand ON {name} (kind) WHERE kind <> 'ON public.x USING'",
             "COMMENT ON INDEX by_hand IS 'an index''s'",
             f"GRANT SELECT ON {name} TO PUBLIC",
