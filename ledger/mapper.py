@@ -110,6 +110,8 @@ def _upcast(
 ) -> tuple[str, bytes]:
     """The topic a body is read as, and the body with that topic's data."""
     parts = orjson.loads(body)
+    if canonical_json(parts) != body:
+        raise ValueError("it is not written as we write it")
     while topic in upcasts:
         topic, upcast = upcasts[topic]
         parts["data"] = upcast(parts["data"])
@@ -129,7 +131,7 @@ def body_of(event: Event) -> bytes:
             # Making a fact has checked nothing: what could not be read again is never stored.
             body_reader(event.data.TOPIC)(event.originator_id, event.originator_version, body)
     except (ValueError, TypeError, RecursionError) as error:
-        raise InvalidError(f"this cannot be stored: {type(error).__name__}") from error
+        raise InvalidError("this cannot be stored: a value is not of its type or form") from error
     if len(body) > MAX_BODY:
         raise InvalidError("an event has at most 60 KiB", code="too-large")
     # No database text and no jsonb can hold it: refused here, the tables can always be folded.

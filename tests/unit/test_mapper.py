@@ -1,5 +1,6 @@
 """Bodies: canonical when written, validated when read, and nothing else is ever loaded."""
 
+from dataclasses import replace as replaced
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID
@@ -172,6 +173,9 @@ def test_an_older_topic_is_upcast_step_by_step() -> None:
     )
     event = EventMapper(upcasts).to_domain_event(stored)
     assert event.data == PeerActivated(verification="by phone")
+    respelled = replaced(stored, state=stored.state.replace(b",", b", "))
+    with pytest.raises(StoredEventError):
+        EventMapper(upcasts).to_domain_event(respelled)
 
 
 def test_only_our_events_are_written() -> None:
