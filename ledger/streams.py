@@ -15,7 +15,7 @@ import psycopg
 from ledger.events import Event
 from ledger.mapper import read_event
 
-_PAGE: Final = 1000  # rows
+_PAGE: Final = 100  # rows: as many as are still in the processor's cache when they are read
 
 # The stream as 16 bytes: comparing and making a UUID per row costs as much as reading its body.
 _STREAMS: Final = """SELECT uuid_send(stream_id), version, topic, body, position FROM ledger_events
