@@ -93,18 +93,6 @@ def test_the_story_as_json_is_one_document_that_proves_every_step(place: Path) -
     assert processes_under(place) == []
 
 
-def test_the_story_for_people_shows_the_steps_and_the_history(place: Path) -> None:
-    out, err = (demo := start(place)).communicate(timeout=180)
-    assert demo.returncode == 0, err
-    assert err.count("✓") >= 12
-    assert "refused" in err
-    for told in ("Grant proposed", "by operator", "because: Shared care plan.", "revoked"):
-        assert told in out
-    assert "fle_" not in out + err
-    assert "flo_" not in out + err
-    assert list(place.iterdir()) == []
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_demo_takes_everything_down(place: Path, number: signal.Signals) -> None:
     demo = start(place)
@@ -119,11 +107,20 @@ def test_an_interrupted_demo_takes_everything_down(place: Path, number: signal.S
     assert list(place.rglob("*")) == []
 
 
-def test_a_kept_demo_can_be_served_again(place: Path) -> None:
+def test_people_are_shown_the_steps_and_the_history_and_can_serve_what_is_kept(
+    place: Path,
+) -> None:
     kept = place / "kept"
-    _, err = (demo := start(place, "--keep", str(kept))).communicate(timeout=180)
+    out, err = (demo := start(place, "--keep", str(kept))).communicate(timeout=180)
     assert demo.returncode == 0, err
+    assert err.count("✓") >= 12
+    assert "refused" in err
+    for told in ("Grant proposed", "by operator", "because: Shared care plan.", "revoked"):
+        assert told in out
+    assert "fle_" not in out + err
+    assert "flo_" not in out + err
     assert "fedledger serve" in err
+    assert list(place.iterdir()) == [kept]
     assert stat.S_IMODE((kept / "peer" / "client.key").stat().st_mode) == 0o600
     again = Installation(kept)
     try:
