@@ -4,14 +4,16 @@ Names and times are exchanged (`past_names`); what follows from others, digests 
 certificates, is computed again. It stamps nothing.
 """
 
-import base64
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from base64 import b64encode
+from binascii import hexlify
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
-from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, Final, Self
 from uuid import UUID
+
+import orjson
 
 from ca.profile import order_extensions
 from ledger.canonical import canonical_json, format_time, parse_time
@@ -19,13 +21,18 @@ from ledger.events import Fact, GrantAmended, GrantNarrowed, GrantProposed, Issu
 from ledger.grant_state import Grant
 from ledger.packing import LENGTH, Kind, integer
 from support import past_forms as forms
-from support.past_names import FOUND, Copy, kept
+from support.past_names import FOUND, SHORTEST, Copy, is_moment, is_name
+
+_NAMED: Final = LENGTH + SHORTEST  # the shortest item that may hold a name
+
+Make = Callable[[Copy, Sequence[Any]], Iterable[bytes]]
 
 
-class Hole(NamedTuple):
-    """What a copy makes of something `old`."""
+@dataclass(frozen=True, eq=False, slots=True)
+class Hole:
+    """What a copy makes of something `old`; of all that it makes in this way at once."""
 
-    make: Callable[[Copy, Any], bytes]
+    make: Make
     old: Any
 
 
@@ -35,34 +42,71 @@ class Step:
 
     compute: Callable[[bytes], bytes]
     pieces: "Pieces"
+    needed: Mapping["Hole | Step", None]
+
+    @classmethod
+    def of(cls, compute: Callable[[bytes], bytes], pieces: "Pieces") -> Self:
+        return cls(compute, pieces, gathered(pieces.others))
 
 
-Piece = bytes | Hole | Step  # octets are the same in all copies
-Pieces = tuple[Piece, ...]
+Other = Hole | Step
+"""What is another in each copy: the same object wherever it has the same value there."""
 
 
-def written(copy: Copy, old: bytes) -> bytes:
-    return old.translate(copy.letters)
+@dataclass(eq=False, slots=True)
+class Pieces:
+    """Octets that are the same in all copies, and what is another in each, one between any two."""
+
+    same: list[bytes]
+    others: list[Other] = field(default_factory=list)
+
+    def add(self, octets: bytes) -> None:
+        self.same[-1] += octets
+
+    def put(self, other: Other, after: bytes = b"") -> None:
+        self.others.append(other)
+        self.same.append(after)
+
+    def extend(self, pieces: "Pieces") -> None:
+        self.same[-1] += pieces.same[0]
+        self.same += pieces.same[1:]
+        self.others += pieces.others
 
 
-def _packed(copy: Copy, old: bytes) -> bytes:
-    return old.translate(copy.octets)
+def gathered(others: Iterable[Other]) -> dict[Other, None]:
+    """Each once, and before what follows from others these."""
+    found: dict[Other, None] = {}
+    for one in others:
+        if isinstance(one, Step):
+            found.update(one.needed)
+        found[one] = None
+    return found
 
 
-def _written_moment(copy: Copy, old: datetime) -> bytes:
-    return format_time(copy.moment(old)).encode()
+def _written(copy: Copy, names: Sequence[bytes]) -> list[bytes]:
+    return [old.translate(copy.letters) for old in names]
 
 
-def _packed_moment(copy: Copy, old: int) -> bytes:
-    return integer(old - copy.microseconds)
+def _packed(copy: Copy, names: Sequence[bytes]) -> list[bytes]:
+    return [old.translate(copy.octets) for old in names]
 
 
-def _der_moment(copy: Copy, old: datetime) -> bytes:
-    return forms.der_time(copy.moment(old))
+def _written_moments(copy: Copy, moments: Sequence[datetime]) -> list[bytes]:
+    # As ledger.canonical.format_time() does one after the other.
+    texts = orjson.dumps([old - copy.earlier for old in moments], option=orjson.OPT_UTC_Z)
+    return [text if b"." in text else text[:-1] + b".000000Z" for text in texts[2:-2].split(b'","')]
+
+
+def _packed_moments(copy: Copy, moments: Sequence[int]) -> list[bytes]:
+    return [integer(old - copy.microseconds) for old in moments]
+
+
+def _der_moments(copy: Copy, moments: Sequence[datetime]) -> list[bytes]:
+    return [forms.der_time(text) for text in _written_moments(copy, moments)]
 
 
 def _digest(text: bytes) -> bytes:
-    return sha256(text).hexdigest().encode()
+    return hexlify(sha256(text).digest())
 
 
 class Cutter:
@@ -72,46 +116,62 @@ class Cutter:
         """`once`: names that are the same in every copy. Not copied: nothing is another anywhere."""
         self._once = once
         self.copied = copied
-        self._computed: dict[bytes, Step] = {}  # by what it is in the mould
+        # By what is found in a text, and by a row's value; None: the same in all copies.
+        self._found: dict[bytes, Other | None] = {}
+        self._values: dict[bytes, Other | None] = {}
 
     def text(self, text: bytes) -> Pieces:
-        return tuple(self._cut(text)) if self.copied else (text,)
+        if not self.copied:
+            return Pieces([text])
+        first, *others = FOUND.split(text)
+        pieces = Pieces([first])
+        for old, after in zip(others[::2], others[1::2], strict=True):
+            if old not in self._found:
+                self._found[old] = self._of_text(old)
+            other = self._found[old]
+            if other is None:
+                pieces.add(old + after)
+            else:
+                pieces.put(other, after)
+        return pieces
 
     def row(self, kinds: Sequence[Kind], row: Sequence[object], more: int = 0) -> Pieces:
         """A row as COPY takes it, without its last so many items."""
-        pieces: list[Piece] = []
         # How many items, each behind its length (see ledger/packing.py).
-        same = (len(row) + more).to_bytes(2, "big")
+        pieces = Pieces([(len(row) + more).to_bytes(2, "big")])
         for kind, value in zip(kinds, row, strict=True):
             item = kind.item(value)
-            if self.copied and (other := self._other(value, item[LENGTH:])):
-                pieces += (same + item[:LENGTH], *other)
-                same = b""
+            if self.copied and isinstance(value, str) and len(item) >= _NAMED:
+                pieces.add(item[:LENGTH])
+                pieces.extend(self.text(item[LENGTH:]))
+            elif self.copied and isinstance(value, datetime | UUID | bytes):
+                self._put(pieces, value, item)
             else:
-                same += item
-        return (*pieces, same)
+                pieces.add(item)
+        return pieces
 
-    def _other(self, value: object, octets: bytes) -> Pieces:
-        """What stands for a row's value; nothing if that is the same in every copy."""
-        if isinstance(value, str):
-            return tuple(self._cut(octets)) if FOUND.search(octets) else ()
+    def _put(self, pieces: Pieces, value: datetime | UUID | bytes, item: bytes) -> None:
+        octets = item[LENGTH:]
+        if octets not in self._values:
+            self._values[octets] = self._of_value(value, octets)
+        other = self._values[octets]
+        if other is None:
+            pieces.add(item)
+        else:
+            pieces.add(item[:LENGTH])
+            pieces.put(other)
+
+    def _of_text(self, old: bytes) -> Other | None:
+        if is_moment(old):
+            return Hole(_written_moments, parse_time(old.decode()))
+        return Hole(_written, old) if is_name(old) and old not in self._once else None
+
+    def _of_value(self, value: datetime | UUID | bytes, octets: bytes) -> Other | None:
         if isinstance(value, datetime):
-            return (Hole(_packed_moment, int.from_bytes(octets, "big")),)
-        if isinstance(value, UUID) and str(value).encode() not in self._once:
-            return (Hole(_packed, octets),)
-        return (self._computed[value],) if isinstance(value, bytes) else ()
-
-    def _cut(self, text: bytes) -> Iterator[Piece]:
-        letters, end = bytearray(kept(text)), 0
-        for found in FOUND.finditer(text):
-            old, (start, stop) = found[0], found.span()
-            if old in self._computed or found["moment"]:
-                yield Hole(written, bytes(letters[end:start]))
-                yield self._computed.get(old) or Hole(_written_moment, parse_time(old.decode()))
-                end = stop
-            elif found["name"] and old not in self._once:
-                letters[start:stop] = old
-        yield Hole(written, bytes(letters[end:]))
+            return Hole(_packed_moments, int.from_bytes(octets, "big"))
+        if isinstance(value, UUID):
+            return None if str(value).encode() in self._once else Hole(_packed, octets)
+        return self._found[value]
 
     # ---- what is computed ----
 
@@ -121,7 +181,7 @@ class Cutter:
             if isinstance(terms, GrantProposed | GrantAmended | GrantNarrowed):
                 self._compute(_digest, self._terms(grant, terms), terms.terms_digest.encode())
         for _, value in order_extensions(str(grant.id), grant.subject_user_id):
-            self._compute(base64.b64encode, self.text(value), base64.b64encode(value))
+            self._compute(b64encode, self.text(value), b64encode(value))
         for issuance in grant.issuances.values():
             order, der = issuance.authorization, issuance.certificate
             self._compute_request(order)
@@ -129,7 +189,7 @@ class Cutter:
                 self._compute_certificate(grant, order, form, der)
 
     def _compute(self, compute: Callable[[bytes], bytes], pieces: Pieces, old: bytes) -> None:
-        self._computed[old] = Step(compute, pieces)
+        self._found[old] = Step.of(compute, pieces)
 
     def _terms(self, grant: Grant, fact: GrantProposed | GrantAmended | GrantNarrowed) -> Pieces:
         # As ledger.grants.terms_digest() has them.
@@ -142,37 +202,52 @@ class Cutter:
         }
         return self.text(canonical_json(terms))
 
+    def _binary(self, octets: bytes) -> Pieces:
+        hole = Hole(_packed, octets)
+        return _piece(self._values.setdefault(octets, hole) or hole)
+
     def _compute_request(self, order: IssuanceAuthorized) -> None:
-        point = Hole(_packed, forms.point_of(order.csr))
-        tail = Hole(_packed, order.csr[-forms.TAIL :])
-        csr = Step(bytes, _filled(forms.REQUEST, {"point": (point,), "tail": (tail,)}))
-        self._compute(base64.b64encode, (csr,), base64.b64encode(order.csr))
-        self._compute(_digest, (csr,), order.csr_sha256.encode())
-        self._compute(_digest, (forms.BEFORE_POINT, point), order.key_digest.encode())
+        point, tail = forms.point_of(order.csr), order.csr[-forms.TAIL :]
+        values = {"point": self._binary(point), "tail": self._binary(tail)}
+        csr = _piece(Step.of(bytes, _filled(forms.REQUEST, values)))
+        self._compute(b64encode, csr, b64encode(order.csr))
+        self._compute(_digest, csr, order.csr_sha256.encode())
+        key = _filled((forms.BEFORE_POINT, "point"), values)
+        self._compute(_digest, key, order.key_digest.encode())
 
     def _compute_certificate(
         self, grant: Grant, order: IssuanceAuthorized, form: forms.Form, der: bytes
     ) -> None:
-        point = Hole(_packed, forms.point_of(order.csr))
+        point = self._binary(forms.point_of(order.csr))
         values = {
-            "point": (point,),
-            "identifier": (Step(forms.key_identifier, (point,)),),
-            "serial": (Hole(_packed, bytes.fromhex(order.serial)),),
+            "point": point,
+            "identifier": _piece(Step.of(forms.key_identifier, point)),
+            "serial": self._binary(bytes.fromhex(order.serial)),
             "subject": self.text(order.subject.encode()),
-            "begin": (Hole(_der_moment, order.not_before),),
-            "end": (Hole(_der_moment, order.not_after),),
+            "begin": _piece(Hole(_der_moments, order.not_before)),
+            "end": _piece(Hole(_der_moments, order.not_after)),
             "grant": self.text(str(grant.id).encode()),
             "user": self.text(grant.subject_user_id.encode()),
-            "tail": (Hole(_packed, der[-forms.TAIL :]),),
+            "tail": self._binary(der[-forms.TAIL :]),
         }
-        tbs = Step(bytes, _filled(form.tbs, values))
-        whole = Step(bytes, (form.before, tbs, *_filled(form.after, values)))
-        self._computed[der] = whole
-        self._compute(base64.b64encode, (whole,), base64.b64encode(der))
-        self._compute(_digest, (whole,), _digest(der))
-        self._compute(_digest, (tbs,), _digest(der[forms.to_be_signed(der)]))
+        tbs = _piece(Step.of(bytes, _filled(form.tbs, values)))
+        values["tbs"] = tbs
+        whole = Step.of(bytes, _filled((form.before, "tbs", *form.after), values))
+        self._found[der] = whole
+        self._compute(b64encode, _piece(whole), b64encode(der))
+        self._compute(_digest, _piece(whole), _digest(der))
+        self._compute(_digest, tbs, _digest(der[forms.to_be_signed(der)]))
+
+
+def _piece(other: Other) -> Pieces:
+    return Pieces([b"", b""], [other])
 
 
 def _filled(parts: forms.Parts, values: Mapping[str, Pieces]) -> Pieces:
-    filled = (values[part] if isinstance(part, str) else (part,) for part in parts)
-    return tuple(chain.from_iterable(filled))
+    filled = Pieces([b""])
+    for part in parts:
+        if isinstance(part, str):
+            filled.extend(values[part])
+        else:
+            filled.add(part)
+    return filled

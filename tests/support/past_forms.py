@@ -127,8 +127,8 @@ class Forms:
             "identifier": key_identifier(_SPKI[-_POINT:]),
             "serial": bytes.fromhex(_SERIAL),
             "subject": _NAME.encode(),
-            "begin": der_time(_BEGIN),
-            "end": der_time(_END),
+            "begin": der_time(format_time(_BEGIN).encode()),
+            "end": der_time(format_time(_END).encode()),
             "grant": _GRANT.encode(),
             "user": _SUBJECT.encode(),
         }
@@ -143,8 +143,8 @@ class Forms:
             "identifier": key_identifier(point),
             "serial": bytes.fromhex(order.serial),
             "subject": order.subject.encode(),
-            "begin": der_time(order.not_before),
-            "end": der_time(order.not_after),
+            "begin": der_time(format_time(order.not_before).encode()),
+            "end": der_time(format_time(order.not_after).encode()),
             "grant": san.removeprefix("urn:uuid:").encode(),
             "user": subject_user_id.encode(),
             "tail": dice.randbytes(TAIL),
@@ -165,9 +165,9 @@ def key_identifier(point: bytes) -> bytes:
     return sha1(b"\x04" + point).digest()
 
 
-def der_time(moment: datetime) -> bytes:
-    """As a UTCTime, which certificates have in whole seconds."""
-    return format_time(moment)[2:19].encode().translate(None, b"-T:") + b"Z"
+def der_time(moment: bytes) -> bytes:
+    """As a UTCTime, which certificates have in whole seconds, of what format_time() writes."""
+    return moment[2:19].translate(None, b"-T:") + b"Z"
 
 
 @cache

@@ -16,13 +16,17 @@ from uuid import UUID
 _MOMENT: Final = rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
 _NAME: Final = (
     rb"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{64}|[0-9a-f]{32}|[0-9a-z]{16}"
-    rb"|(?<=user-)[0-9a-f]{5}"
 )
+_USER: Final = rb"[0-9a-f]{5}"
+SHORTEST: Final = len("user-00000")
+"""Of texts with a name in them."""
 # Whole words, of base64's alphabet too: what stands somewhere within octets is no name.
 FOUND: Final = re.compile(
-    rb"\b(?<![0-9A-Za-z+/=])(?:(?P<moment>" + _MOMENT + rb")|(?P<name>" + _NAME
-    + rb")|[0-9A-Za-z+/=]{16,}+)(?![0-9A-Za-z+/=])"
+    rb"\b(?<![0-9A-Za-z+/=])(" + _MOMENT + rb"|" + _NAME + rb"|(?<=user-)" + _USER
+    + rb"|[0-9A-Za-z+/=]{16,}+)(?![0-9A-Za-z+/=])"
 )  # fmt: skip
+"""Moments, names, and other words as long as names are."""
+_NAMES: Final = re.compile(_NAME + rb"|" + _USER)
 # A UUID keeps its version and variant (RFC 9562 §4), a serial its first digit, below 8.
 _EXCHANGED: Final = ("567", "89ab", "0123cdef", "ghijklmnopqrstuvwxyz")
 _DIGITS: Final = b"0123456789abcdef"
@@ -30,11 +34,18 @@ _DIGITS: Final = b"0123456789abcdef"
 _APART: Final = 8
 
 
+def is_name(found: bytes) -> bool:
+    return _NAMES.fullmatch(found) is not None
+
+
+def is_moment(found: bytes) -> bool:
+    return b":" in found
+
+
 @dataclass(frozen=True)
 class Copy:
     """By which names a copy lives, and how much earlier. Tables of `bytes.translate`: `letters` for
-    names that are written and what is `kept` between them, `octets` for names in binary, which mean
-    the same."""
+    names that are written, `octets` for names in binary, which mean the same."""
 
     letters: bytes
     octets: bytes
@@ -43,7 +54,7 @@ class Copy:
     def text(self, old: str) -> str:
         """Exchange the names in a text."""
         return FOUND.sub(
-            lambda found: found[0].translate(self.letters) if found["name"] else found[0],
+            lambda found: found[0].translate(self.letters) if is_name(found[0]) else found[0],
             old.encode(),
         ).decode()
 
@@ -59,18 +70,7 @@ class Copy:
         return old - self.earlier
 
 
-# Above ASCII there is room for what is kept.
-_ASCII: Final = bytes(range(128))
-_KEPT: Final = bytes(one | 128 for one in range(256))
-MOULD: Final = Copy(_ASCII * 2, bytes(range(256)), timedelta(0))
-
-
-def kept(text: bytes) -> bytes:
-    """This text so that the `letters` of every copy make it of it, whatever names it has. ValueError:
-    it is not ASCII."""
-    if not text.isascii():
-        raise ValueError("only ASCII can be kept between names")
-    return text.translate(_KEPT)
+MOULD: Final = Copy(bytes(range(256)), bytes(range(256)), timedelta(0))
 
 
 def copies(dice: Random, earlier: Iterable[int]) -> list[Copy]:
@@ -90,8 +90,7 @@ def _copy(dice: Random, seconds: int) -> Copy:
         letters.update(zip(group, dice.sample(group, len(group)), strict=True))
     octets = [int(letters[f"{one >> 4:x}"] + letters[f"{one & 15:x}"], 16) for one in range(256)]
     old, new = "".join(letters).encode(), "".join(letters.values()).encode()
-    table = bytes.maketrans(old, new)[:128] + _ASCII
-    return Copy(table, bytes(octets), timedelta(seconds=seconds))
+    return Copy(bytes.maketrans(old, new), bytes(octets), timedelta(seconds=seconds))
 
 
 def _apart(one: Copy, other: Copy) -> bool:
@@ -101,4 +100,4 @@ def _apart(one: Copy, other: Copy) -> bool:
 
 
 def names_in(body: bytes) -> set[bytes]:
-    return {found[0] for found in FOUND.finditer(body) if found["name"]}
+    return set(filter(is_name, FOUND.findall(body)))

@@ -4,12 +4,13 @@ It uses the ledger's own entries and tree, and none of its locking: it is alone 
 database, as the owner.
 """
 
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from hashlib import sha256
-from itertools import chain, islice
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 import psycopg
@@ -23,8 +24,8 @@ from projections.registry import INLINE
 from support.past_stencils import Line
 
 _TICK: Final = timedelta(microseconds=1)
-_TOGETHER: Final = 10_000  # events between two of which other tables are written
-_SENT: Final = 64  # rows sent at once
+_SENT: Final = 64  # rows sent at once, or a few more
+_TOGETHER: Final = 100  # times, after which other tables are written
 _EMPTY: Final = "SELECT FROM ledger_head WHERE size = 0"
 _HEAD: Final = "UPDATE ledger_head SET size = %s, frontier = %s, last_recorded_at = %s"
 
@@ -35,12 +36,12 @@ class _Table(NamedTuple):
     kinds: Sequence[Kind]
 
     def copy(self, connection: psycopg.Connection[Any], rows: Iterable[bytes]) -> None:
+        """Write packed rows, joined or not."""
         query = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(
             sql.Identifier(self.name), sql.SQL(", ").join(map(sql.Identifier, self.columns))
         )
-        parts = framed(rows)
         with connection.cursor() as cursor, cursor.copy(query) as copying:
-            while part := b"".join(islice(parts, _SENT)):
+            for part in framed(rows):
                 copying.write(part)
 
 
@@ -65,10 +66,11 @@ _BESIDE: Final = {
 
 
 class Told(NamedTuple):
-    """An append of one copy. Sorted by time, then by copy; the mould is number 0."""
+    """An append of one copy. Sorted by time, then by copy, then by its place in the mould, number 0."""
 
     at: datetime
     copy: int
+    place: int
     lines: Sequence[Line]
 
 
@@ -78,7 +80,8 @@ class Press:
 
     frontier: Frontier = field(default_factory=Frontier)
     last: datetime | None = None
-    _waiting: dict[str, list[bytes]] = field(default_factory=dict)  # packed rows by table
+    _waiting: dict[str, list[bytes]] = field(default_factory=lambda: defaultdict(list))
+    """Packed rows by table."""
 
     def write(self, dsn: str, told: Iterator[Told], progress: Callable[[int], object]) -> None:
         """Write a whole past in one transaction. ValueError if anything is recorded there already."""
@@ -89,46 +92,59 @@ class Press:
             written = hand.submit(_write_beside, connection, {})
             while before < self.frontier.size:
                 before = self.frontier.size
-                made = list(islice(_meanwhile(events, written), _TOGETHER))
+                made = deque(islice(_meanwhile(events, written), _TOGETHER))
                 written.result()
-                _EVENTS.copy(connection, chain(made, islice(events, _TOGETHER - len(made))))
-                waiting, self._waiting = self._waiting, {}
+                _EVENTS.copy(connection, _drained(made, events))
+                waiting, self._waiting = self._waiting, defaultdict(list)
                 written = hand.submit(_write_beside, connection, waiting)
                 progress(self.frontier.size)
             written.result()
             connection.execute(_HEAD, [self.frontier.size, self.frontier.edge(), self.last])
 
     def _events(self, told: Iterator[Told]) -> Iterator[bytes]:
-        for at, _, lines in told:
+        """Rows of events, some joined."""
+        rows: list[bytes] = []
+        for at, _, _, lines in told:
             self.last = at if self.last is None else max(at, self.last + _TICK)
-            moment, item = format_time(self.last), TIMESTAMPTZ.item(self.last)
-            for line in lines:
-                yield self._event(line, moment, item)
+            rows += self._rows(lines, format_time(self.last), TIMESTAMPTZ.item(self.last))
+            if len(rows) >= _SENT:
+                yield b"".join(rows)
+                rows.clear()
+        yield b"".join(rows)
 
-    def _event(self, line: Line, moment: str, item: bytes) -> bytes:
-        fact, stream_id, version, body, event, claims, rows = line
-        position, digest = self.frontier.size + 1, sha256(body).hexdigest()
-        entry = entry_text(position, fact.STREAM, stream_id, version, fact.TOPIC, moment, digest)
-        leaf = leaf_hash(entry)
-        for node in self.frontier.append(leaf):
-            self._wait(_NODES.name, packed(_NODES.kinds, node))
-        number = INT8.item(position)
-        for claim in claims:
-            self._wait(_CLAIMS.name, claim + number)
-        for table, row in rows:
-            self._wait(table, row)
-        return b"".join((event, number, item, BYTEA.item(leaf)))
-
-    def _wait(self, table: str, row: bytes) -> None:
-        self._waiting.setdefault(table, []).append(row)
+    def _rows(self, lines: Iterable[Line], moment: str, item: bytes) -> Iterator[bytes]:
+        frontier, waiting = self.frontier, self._waiting
+        for fact, stream_id, version, body, event, claims, rows in lines:
+            position, digest = frontier.size + 1, sha256(body).hexdigest()
+            leaf = leaf_hash(
+                entry_text(position, fact.STREAM, stream_id, version, fact.TOPIC, moment, digest)
+            )
+            number = INT8.item(position)
+            for node in frontier.append(leaf):
+                waiting[_NODES.name].append(packed(_NODES.kinds, node))
+            for claim in claims:
+                waiting[_CLAIMS.name].append(claim + number)
+            for table, row in rows:
+                waiting[table].append(row)
+            yield b"".join((event, number, item, BYTEA.item(leaf)))
 
 
 def _write_beside(connection: psycopg.Connection[Any], waiting: Mapping[str, list[bytes]]) -> None:
     for name, rows in waiting.items():
-        _BESIDE[name].copy(connection, rows)
+        _BESIDE[name].copy(connection, [b"".join(rows)])
 
 
 def _meanwhile(rows: Iterator[bytes], written: Future[None]) -> Iterator[bytes]:
     """What can be made before that is written: the server is busy with its indexes."""
     while not written.done() and (row := next(rows, None)):
         yield row
+
+
+def _drained(made: deque[bytes], rows: Iterator[bytes]) -> Iterator[bytes]:
+    """What is made, and as many more, in order: two are taken as one is made, for the server is faster."""
+    for row in islice(rows, _TOGETHER):
+        made.append(row)
+        yield made.popleft()
+        if made:
+            yield made.popleft()
+    yield from made

@@ -1,12 +1,12 @@
 """Stamps copies of a stream: the same life under other names and at other times, byte for byte.
 
-Stencils are cut from a stream that the rules and folds have made, one for each of its events
-(`past_cutter`). A copy's certificates hold its own names and times, and their signatures are no more
+Stencils are made of streams that the rules and folds have made, cut event by event (`past_cutter`). A copy's certificates hold its own names and times, and their signatures are no more
 right than those of the mould (`past_forms`).
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
@@ -15,8 +15,8 @@ from ledger.claims import claims_of
 from ledger.events import Event, Fact
 from ledger.packing import BYTEA, INT8, LENGTH, TEXT, UUIDS
 from projections.registry import INLINE
-from support.past_cutter import Cutter, Hole, Piece, Pieces, Step, written
-from support.past_names import Copy, kept
+from support.past_cutter import Cutter, Hole, Make, Other, Pieces, Step, gathered
+from support.past_names import Copy
 
 _TABLES: Final[dict[type, list[InlineProjection]]] = {}
 for _table in INLINE:
@@ -26,8 +26,6 @@ for _table in INLINE:
 _HEAD: Final = (UUIDS, INT8, TEXT)
 _AFTER_HEAD: Final = 4
 _CLAIM: Final = (TEXT, TEXT, UUIDS)
-_PERCENT: Final = kept(b"%")
-_GAP: Final = kept(b"%b")  # where a value is put in
 
 
 class Line(NamedTuple):
@@ -43,101 +41,103 @@ class Line(NamedTuple):
     rows: Sequence[tuple[str, bytes]]
 
 
-class Text(NamedTuple):
-    """What is written in a text and kept between, and which of the values are put into its gaps."""
+class Cut(NamedTuple):
+    """One event of the mould: of a line, what is the same in all copies and what is not. In `whole`,
+    its row, the last `size` octets are its body."""
 
-    letters: bytes
-    values: Callable[[Sequence[bytes]], Any]
+    fact: type[Fact]
+    stream_id: bytes
+    version: int
+    size: int
+    whole: Pieces
+    claims: Sequence[Pieces]
+    rows: Sequence[tuple[str, Pieces]]
+
+
+class _Text(NamedTuple):
+    """A text with gaps, and what fills them, of all values: it is `form % fill(values)`."""
+
+    form: bytes
+    fill: Callable[[Sequence[bytes]], Any]
+
+
+class Stencil:
+    """Some events of the mould, ready to be stamped."""
+
+    def __init__(self, cuts: Sequence[Cut]) -> None:
+        others = gathered(chain.from_iterable(map(_others, cuts)))
+        alike: dict[Make, list[Hole]] = defaultdict(list)
+        for one in others:
+            if isinstance(one, Hole):
+                alike[one.make].append(one)
+        steps = [one for one in others if isinstance(one, Step)]
+        order = enumerate(chain(*alike.values(), steps))
+        places: dict[Other, int] = {one: place for place, one in order}
+        self._makes = [(make, [one.old for one in holes]) for make, holes in alike.items()]
+        self._steps = [(one.compute, *_laid(one.pieces, places)) for one in steps]
+        self._lines = [
+            (
+                *one[:4],
+                _laid(one.whole, places),
+                [_laid(claim, places) for claim in one.claims],
+                [(table, *_laid(row, places)) for table, row in one.rows],
+            )
+            for one in cuts
+        ]
+
+    def stamp(self, copy: Copy) -> Iterator[Line]:
+        """What these events are in a copy."""
+        values: list[bytes] = []
+        for make, old in self._makes:
+            values += make(copy, old)
+        for compute, form, fill in self._steps:
+            values.append(compute(form % fill(values)))
+        for fact, stream_id, version, size, (form, fill), claims, rows in self._lines:
+            event = form % fill(values)
+            yield Line(
+                fact,
+                stream_id.translate(copy.letters).decode(),
+                version,
+                event[-size:],
+                event,
+                [form % fill(values) for form, fill in claims] if claims else (),
+                [(table, form % fill(values)) for table, form, fill in rows] if rows else (),
+            )
+
+
+def _others(cut: Cut) -> Iterator[Other]:
+    for text in (cut.whole, *cut.claims, *(row for _, row in cut.rows)):
+        yield from text.others
+
+
+def _laid(pieces: Pieces, places: Mapping[Other, int]) -> _Text:
+    form = b"%b".join([octets.replace(b"%", b"%%") for octets in pieces.same])
+    gaps = [places[one] for one in pieces.others]
+    return _Text(form, itemgetter(*gaps) if gaps else _nothing)
 
 
 def _nothing(values: Sequence[bytes]) -> tuple[bytes, ...]:
     return ()
 
 
-class Stencil:
-    """One event of the mould, ready to be stamped."""
-
-    def __init__(
-        self,
-        event: Event,
-        whole: Pieces,
-        size: int,
-        claims: Iterable[Pieces],
-        rows: Iterable[tuple[str, Pieces]],
-    ) -> None:
-        """`whole`: its row, in which the last `size` octets are its body."""
-        self._fact, self._version = type(event.data), event.originator_version
-        self._stream_id = str(event.originator_id).encode()
-        # What is put into gaps: the same in all copies, made by each, or computed of what is made.
-        self._values: list[bytes] = []
-        self._holes: list[tuple[int, Callable[[Copy, Any], bytes], Any]] = []
-        self._steps: list[tuple[int, Callable[[bytes], bytes], Text]] = []
-        places: dict[Piece, int] = {}
-        self._whole, self._size = self._laid(whole, places), size
-        self._claims = [self._laid(claim, places) for claim in claims]
-        self._rows = [(table, self._laid(row, places)) for table, row in rows]
-
-    def stamp(self, copy: Copy) -> Line:
-        """What this event is in a copy."""
-        letters, values = copy.letters, self._values.copy()
-
-        def text(one: Text) -> bytes:
-            return one.letters.translate(letters) % one.values(values)
-
-        for place, make, old in self._holes:
-            values[place] = make(copy, old)
-        for place, compute, source in self._steps:
-            values[place] = compute(text(source))
-        event = text(self._whole)
-        return Line(
-            self._fact,
-            self._stream_id.translate(letters).decode(),
-            self._version,
-            event[-self._size :],
-            event,
-            [text(claim) for claim in self._claims],
-            [(table, text(row)) for table, row in self._rows],
-        )
-
-    def _laid(self, pieces: Pieces, places: dict[Piece, int]) -> Text:
-        letters, gaps = b"", []
-        for piece in pieces:
-            if isinstance(piece, Hole) and piece.make is written:
-                letters += piece.old.replace(_PERCENT, 2 * _PERCENT)
-            else:
-                letters += _GAP
-                gaps.append(self._place(piece, places))
-        return Text(letters, itemgetter(*gaps) if gaps else _nothing)
-
-    def _place(self, piece: Piece, places: dict[Piece, int]) -> int:
-        """Where among the values this is."""
-        if piece in places:
-            return places[piece]
-        source = self._laid(piece.pieces, places) if isinstance(piece, Step) else None
-        place = places[piece] = len(self._values)
-        self._values.append(piece if isinstance(piece, bytes) else b"")
-        if isinstance(piece, Step) and source is not None:
-            self._steps.append((place, piece.compute, source))
-        elif isinstance(piece, Hole):
-            self._holes.append((place, *piece))
-        return place
-
-
-def stencils(
+def cuts(
     events: Sequence[Event], bodies: Sequence[bytes], state: object, cutter: Cutter
-) -> Iterator[Stencil]:
+) -> Iterator[Cut]:
     """Cut a stream of these events with these bodies, of which `state` is the last."""
     cut = [cutter.text(body) for body in bodies]
     rows = _rows(state, cut, cutter)
     seen: set[tuple[str, str]] = set()
     for number, (event, body) in enumerate(zip(events, bodies, strict=True)):
-        stream_id = event.originator_id
-        head = (stream_id, event.originator_version, event.data.TOPIC)
-        packed = (*cutter.row(_HEAD, head, more=_AFTER_HEAD), BYTEA.item(body)[:LENGTH])
+        stream_id, fact = event.originator_id, type(event.data)
+        head = (stream_id, event.originator_version, fact.TOPIC)
+        whole = cutter.row(_HEAD, head, more=_AFTER_HEAD)
+        whole.add(BYTEA.item(body)[:LENGTH])
+        whole.extend(cut[number])
         new = [one for one in claims_of(event) if one not in seen]
         seen.update(new)
         claims = [cutter.row(_CLAIM, (*one, stream_id), more=1) for one in new]
-        yield Stencil(event, (*packed, *cut[number]), len(body), claims, rows[number])
+        name = str(stream_id).encode()
+        yield Cut(fact, name, event.originator_version, len(body), whole, claims, rows[number])
 
 
 def _rows(
@@ -145,16 +145,16 @@ def _rows(
 ) -> dict[int, list[tuple[str, Pieces]]]:
     """The rows of a stream, by the number of the event that they are told with."""
     told: dict[int, list[tuple[str, Pieces]]] = defaultdict(list)
-    computed = [set(_steps(body)) for body in bodies]
+    computed = [_steps(body) for body in bodies]
     for table in _TABLES.get(type(state), ()):
         for row in table.rows(state):
             pieces = cutter.row(table.kinds, row)
             # The last that has anything to compute which the row needs as well; else the first.
-            needed = set(_steps(pieces))
+            needed = _steps(pieces)
             last = (at for at, steps in enumerate(computed) if steps & needed)
             told[max(last, default=0)].append((table.table, pieces))
     return told
 
 
-def _steps(pieces: Pieces) -> Iterator[Step]:
-    return (piece for piece in pieces if isinstance(piece, Step))
+def _steps(pieces: Pieces) -> set[Step]:
+    return {one for one in pieces.others if isinstance(one, Step)}

@@ -26,10 +26,11 @@ from support.past_forms import BEFORE_POINT, point_of
 from support.past_mould import Mould
 from support.past_names import MOULD, copies
 from support.past_press import _CLAIMS, _EVENTS
-from support.past_stencils import Line
+from support.past_stencils import Cut, Line, Stencil
 from support.past_world import World
 
 KINDS = {fold.stream_type: kind for kind, fold in FOLDS.items()}
+Streams = dict[UUID, list[Cut]]
 EVENTS = 4000  # in all; the rules make half of them
 
 
@@ -48,12 +49,17 @@ def mould(book: Book) -> Iterator[Mould]:
 
 
 @pytest.fixture(scope="module")
-def copied(mould: Mould) -> list[list[Line]]:
+def streams(book: Book, mould: Mould) -> Streams:
+    return dict(mould.cut(book, past._founding(past.START).forms))
+
+
+@pytest.fixture(scope="module")
+def copied(mould: Mould, streams: Streams) -> list[list[Line]]:
     (copy,) = mould.copies
     return [
         lines
-        for stencils in mould.stencils.values()
-        if not only_once(events_of(lines := [one.stamp(copy) for one in stencils])[0].data)
+        for cuts in streams.values()
+        if not only_once(events_of(lines := list(Stencil(cuts).stamp(copy)))[0].data)
     ]
 
 
@@ -82,15 +88,15 @@ def assert_is_recorded(lines: list[Line], events: list[Event]) -> None:
 
 
 def test_stamped_under_its_own_names_a_life_is_what_the_rules_made(
-    book: Book, mould: Mould
+    book: Book, streams: Streams
 ) -> None:
-    assert len(mould.stencils) > EVENTS / 20
-    streams: dict[UUID, list[Event]] = defaultdict(list)
+    assert len(streams) > EVENTS / 20
+    made: dict[UUID, list[Event]] = defaultdict(list)
     for append in book.appends:
-        streams[append.events[0].originator_id] += append.events
-    assert streams.keys() == mould.stencils.keys()
-    for id_, stencils in mould.stencils.items():
-        assert_is_recorded([one.stamp(MOULD) for one in stencils], streams[id_])
+        made[append.events[0].originator_id] += append.events
+    assert made.keys() == streams.keys()
+    for id_, cuts in streams.items():
+        assert_is_recorded(list(Stencil(cuts).stamp(MOULD)), made[id_])
 
 
 def test_a_copy_holds_canonical_bodies_a_valid_life_and_the_rows_of_its_end(
