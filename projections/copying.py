@@ -27,7 +27,7 @@ from projections import progress
 from projections.beside import Beside, schema_for
 from projections.filling import Filling, UnfoldableError
 from projections.progress import RebuildAbortedError, RebuildError
-from projections.registry import SOURCES
+from projections.registry import RELEASE, SOURCES
 from projections.sources import Source
 
 MOST: Final = 4
@@ -138,7 +138,8 @@ class _Other:
         )
         # Not on the command line, where everybody could read the DSN. It stays open: its end is ours.
         stdin = cast("IO[str]", self._process.stdin)
-        stdin.write(json.dumps(asdict(errand) | {"number": number}) + "\n")
+        told = {"errand": asdict(errand), "number": number, "built": _built(errand.source)}
+        stdin.write(json.dumps(told) + "\n")
         stdin.flush()
 
     def wait(self) -> bool:
@@ -169,7 +170,7 @@ class _Other:
 
 
 _TOLD: Final[dict[str, type[Exception]]] = {
-    error.__name__: error for error in (UnfoldableError, RebuildAbortedError)
+    error.__name__: error for error in (UnfoldableError, RebuildAbortedError, RebuildError)
 }
 
 
@@ -212,24 +213,35 @@ def without_collecting() -> Iterator[None]:
 def main() -> int:
     """Copy the slice that stdin tells of, or say on stdout in one line why it was not."""
     told = json.loads(sys.stdin.readline())
-    number = told.pop("number")
-    threading.Thread(target=_end_with_stdin, daemon=True).start()
-    os.nice(_NICENESS)
-    errand = Errand(**told)
-    source = next(each for each in SOURCES if each.name == errand.source)
     try:
-        with (
-            connected(errand.dsn) as writing,
-            connected(errand.dsn) as reading,
-            without_collecting(),
-        ):
-            beside = Beside(writing, source.name, [table.table for table in source.tables])
-            filling = Filling(reading, writing, source, beside)
-            _copy_slice(errand, number, filling, writing, lambda: None)
-    except (UnfoldableError, RebuildAbortedError, psycopg.Error) as error:
+        if told["built"] != _built(told["errand"]["source"]):
+            raise RebuildError("the program was updated under the rebuild; end it, then begin anew")
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
+        os.nice(_NICENESS)
+        _run(Errand(**told["errand"]), told["number"])
+    except (UnfoldableError, RebuildError, psycopg.Error) as error:
         sys.stdout.write(f"{type(error).__name__} {' '.join(str(error).split())}\n")
         return 1
     return 0
+
+
+def _run(errand: Errand, number: int) -> None:
+    source = next(each for each in SOURCES if each.name == errand.source)
+    with (
+        connected(errand.dsn) as writing,
+        connected(errand.dsn) as reading,
+        without_collecting(),
+    ):
+        beside = Beside(writing, source.name, [table.table for table in source.tables])
+        filling = Filling(reading, writing, source, beside)
+        _copy_slice(errand, number, filling, writing, lambda: None)
+
+
+def _built(name: str) -> list[str]:
+    """Of what this program would build under a name all that is not the database's to say (see
+    `_fingerprint` in projections/rebuild.py)."""
+    tables = [table for source in SOURCES if source.name == name for table in source.tables]
+    return [str(RELEASE), *(f"{table.table} {table.columns} {table.key}" for table in tables)]
 
 
 def _end_with_stdin() -> None:
