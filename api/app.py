@@ -45,6 +45,8 @@ from projections.operators import CredentialOfOperator
 
 _logger: Final = structlog.get_logger("fedledger.http")
 _RETRY_AFTER: Final = "1"  # seconds, for a 503
+# Not whether it came to be later: to whom that may be said is not asked here.
+_NOT_THEN: Final = "nothing had this id at that moment; without as_of it is looked for now"
 _OURS: Final = HTTPStatus.INTERNAL_SERVER_ERROR
 
 FindCredential = Callable[[str], CredentialOfOperator | None]
@@ -149,6 +151,10 @@ class _Door:
             except ForbiddenError as error:
                 # The rules see more than the door does: four eyes, whose roles are touched.
                 self.denials.note(row.name, actor, error, req.context.correlation_id)
+                raise
+            except NotFoundError:
+                if asked.moment.past:
+                    raise NotFoundError(_NOT_THEN) from None
                 raise
             _render(row, req, resp, answer, asked)
 
