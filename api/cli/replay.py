@@ -18,6 +18,7 @@ import click
 from api.cli import output
 from api.cli.exits import CommandError, Exit, from_database
 from api.cli.progress import shown
+from api.cli.values import Place
 
 if TYPE_CHECKING:
     from api.replaying import Past, Replayed
@@ -25,20 +26,21 @@ if TYPE_CHECKING:
 _SCHEMA = re.compile(r"(?!pg_|fedledger_|public$|as_of$|information_schema$)[a-z][a-z0-9_]{0,62}")
 
 
-class _Place(click.ParamType["int | datetime"]):
-    """A position, or an RFC 3339 time."""
+class _Past(click.ParamType["int | datetime"]):
+    """A position, or a moment that has been."""
 
-    name = "position|time"
+    name = Place.name
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> "int | datetime":
         if isinstance(value, int | datetime):
             return value
-        if str(value).isdecimal():
-            return int(value)
+        text = Place().convert(value, param, ctx)
+        if text.isdecimal():
+            return int(text)
         try:
-            moment = datetime.fromisoformat(str(value))
+            moment = datetime.fromisoformat(text)
         except ValueError:
             self.fail("give a position, or an RFC 3339 time as 2026-01-31T00:00:00Z")
         if moment.utcoffset() is None:
@@ -60,7 +62,7 @@ class _Revocation(click.ParamType["tuple[UUID, datetime]"]):
         if isinstance(value, tuple):
             return value
         match = re.fullmatch(r"grant=([0-9a-f-]{36})@(.+)", str(value))
-        moment = PLACE.convert(match[2], param, ctx) if match else None
+        moment = PAST.convert(match[2], param, ctx) if match else None
         if match is None or not isinstance(moment, datetime):
             self.fail("give it as grant=ID@TIME, with an RFC 3339 time")
         try:
@@ -69,21 +71,27 @@ class _Revocation(click.ParamType["tuple[UUID, datetime]"]):
             self.fail("the grant's id is a UUID")
 
 
-PLACE = _Place()
+PAST = _Past()
 REVOCATION = _Revocation()
 _SHOWN = 50  # lines for people
 
 
 @click.command("replay")
 @click.option(
-    "--to", type=PLACE, help="Up to there, as an RFC 3339 time or a position; all if absent."
+    "--to",
+    type=PAST,
+    help="Up to there, a position or a time as 2026-01-31T00:00:00Z or -12h; all if absent.",
 )
 @click.option("--stream", "streams", type=UUID, multiple=True, help="Of this stream only.")
 @click.option(
     "--out", type=click.Path(path_type=Path),
     help="A folder to make: a file per table, JSON lines sorted by key.",
 )  # fmt: skip
-@click.option("--schema", help="A schema to make, with a table for each (needs the owner's DSN).")
+@click.option(
+    "--schema",
+    help="A schema to make, with a table for each (needs the owner's DSN). It stays until "
+    "its owner says DROP SCHEMA.",
+)
 @click.option(
     "--from-export", "export", type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="From an export of the whole ledger instead of the database, checked before.",
@@ -142,6 +150,8 @@ def replay(
         return
     with explained():
         done = _replay(past, out, schema, export)
+    if schema is not None:
+        output.note(f"it stays until its owner says: DROP SCHEMA {schema} CASCADE")
     _show({name: getattr(done, name) for name in ("position", "events", "digest", "rows")}, as_json)
 
 

@@ -54,6 +54,17 @@ class Moment(click.ParamType[str]):
         return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
+class Place(Moment):
+    """A position, or a moment as `Moment` reads it."""
+
+    name = "position|time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return a position's digits, or an RFC 3339 time."""
+        text = str(value)
+        return text if text.isascii() and text.isdecimal() else super().convert(text, param, ctx)
+
+
 class JsonInput(click.ParamType[Any]):
     """A file with a JSON value, `-` for stdin, or the JSON object itself."""
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import click
 
-from api.cli.values import Duration, JsonInput, Moment
+from api.cli.values import Duration, JsonInput, Moment, Place
 from api.operation import Operation
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ Show: TypeAlias = Callable[[Any], None]
 _Schema: TypeAlias = Mapping[str, Any]
 _SECRETS: Final = ("token",)  # members shown once, and never again
 _LAST: Final = ("reason", "limit", "cursor")
+_PLACES: Final = ("from", "to")  # members that name a position or a time
 _ALL_PAGE: Final = "500"
 
 
@@ -203,7 +204,7 @@ def _resolved(member: _Schema, schema: _Schema) -> _Schema:
 
 def _option(name: str, member: _Schema, *, required: bool) -> click.Option:
     text = str(member.get("description") or name.replace("_", " ").capitalize() + ".")
-    if member.get("format") == "date-time":
+    if name in _PLACES or member.get("format") == "date-time":
         text += " A time as 2026-12-31T00:00:00Z, or as far from now: +30d, -12h."
     flag = f"--{name.replace('_', '-')}"
     if member.get("type") == "boolean":
@@ -224,6 +225,8 @@ def _type(name: str, member: _Schema) -> click.ParamType[Any]:
         return click.Choice([str(choice) for choice in choices])
     if member.get("type") == "integer":
         return Duration() if name.endswith("ttl") else click.INT
+    if name in _PLACES:
+        return Place()
     if member.get("format") == "date-time":
         return Moment()
     return JsonInput() if member.get("type") == "object" else click.STRING

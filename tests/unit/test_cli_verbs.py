@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from api.cli import nouns, run
 from api.cli.client import Client
+from api.cli.replay import replay
 from api.cli.verbs import Verb
 from api.operations import BY_NAME
 
@@ -250,3 +252,20 @@ def test_health_is_an_exit_code_too(
     said = capsys.readouterr().out
     assert status in said
     assert ("2 open" in said) is (verb == "show")
+
+
+def test_a_moment_is_read_alike_wherever_one_is_named(
+    sent: list[httpx.Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    monkeypatch.setattr("time.time", now.timestamp)
+    earlier = "2026-03-01T00:00:00Z"
+    assert run(["grant", "show", ID, "--as-of", "-12h"]) == 0
+    assert run(["audit", "diff", "--from", "700", "--to", "-12h", "--json"]) == 0
+    assert dict(sent[0].url.params) == {"as_of": earlier}
+    assert dict(sent[1].url.params) == {"from": "700", "to": earlier}
+    for written, meant in (("-12h", datetime.fromisoformat(earlier)), ("700", 700)):
+        assert replay.make_context("replay", ["--to", written]).params["to"] == meant
+    for arguments in (["audit", "diff", "--from", "7", "--to"], ["replay", "--to"]):
+        assert run([*arguments, "yesterday"]) == 2
+    assert run(["replay", "--to", "+1h"]) == 2
