@@ -25,7 +25,7 @@ from support.past_stencils import Line
 
 _TICK: Final = timedelta(microseconds=1)
 _SENT: Final = 64  # rows sent at once, or a few more
-_TOGETHER: Final = 100  # times, after which other tables are written
+_TOGETHER: Final = 200  # times, after which other tables are written
 _EMPTY: Final = "SELECT FROM ledger_head WHERE size = 0"
 _HEAD: Final = "UPDATE ledger_head SET size = %s, frontier = %s, last_recorded_at = %s"
 
