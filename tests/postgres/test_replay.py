@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
@@ -28,7 +28,7 @@ from projections.registry import INLINE
 from projections.replay import Folds, Tables, digest_of
 from projections.what_if import Without
 from support.appending import assert_right
-from support.databases import Database
+from support.databases import Cluster, Database
 from support.past import generate
 
 pytestmark = pytest.mark.postgres
@@ -46,12 +46,13 @@ def nobody(what: str, done: int, total: int) -> None:
 
 
 @pytest.fixture
-def past(database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Database:
-    generate(database.owner_dsn, EVENTS)
-    monkeypatch.setenv("FEDLEDGER_DSN", database.service_dsn)
-    monkeypatch.setenv("FEDLEDGER_OWNER_DSN", database.owner_dsn)
-    monkeypatch.setenv("FEDLEDGER_HOME", str(tmp_path / "home"))
-    return database
+def past(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Database]:
+    filled = cluster.filled(f"past_{EVENTS}", lambda made: generate(made.owner_dsn, EVENTS))
+    with filled as database:
+        monkeypatch.setenv("FEDLEDGER_DSN", database.service_dsn)
+        monkeypatch.setenv("FEDLEDGER_OWNER_DSN", database.owner_dsn)
+        monkeypatch.setenv("FEDLEDGER_HOME", str(tmp_path / "home"))
+        yield database
 
 
 @pytest.fixture

@@ -31,8 +31,11 @@ EVENTS = 6000  # three blocks of the index
 
 @pytest.fixture(scope="module")
 def past(cluster: Cluster) -> Iterator[Database]:
-    with cluster.database() as database:
+    # Filled: whichever workers get a test of this file, the events are made once.
+    def fill(database: Database) -> None:
         generate(database.owner_dsn, events=EVENTS, seed=7)
+
+    with cluster.filled(f"past_{EVENTS}_seed_7", fill) as database:
         yield database
 
 
