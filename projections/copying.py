@@ -28,7 +28,7 @@ from projections.beside import Beside, schema_for
 from projections.filling import Filling, UnfoldableError
 from projections.progress import RebuildAbortedError, RebuildError
 from projections.registry import RELEASE, SOURCES
-from projections.sources import Source
+from projections.sources import Source, columns_of
 
 MOST: Final = 4
 """Processes, unless somebody says so: each keeps one of the server's processors busy, too."""
@@ -241,7 +241,7 @@ def _built(name: str) -> list[str]:
     """Of what this program would build under a name all that is not the database's to say (see
     `_fingerprint` in projections/rebuild.py)."""
     tables = [table for source in SOURCES if source.name == name for table in source.tables]
-    return [str(RELEASE), *(f"{table.table} {table.columns} {table.key}" for table in tables)]
+    return [str(RELEASE), *columns_of(tables)]
 
 
 def _end_with_stdin() -> None:

@@ -33,7 +33,7 @@ from projections.copying import Errand, connected, without_collecting
 from projections.filling import Filling, UnfoldableError
 from projections.progress import Progress, RebuildAbortedError, RebuildError
 from projections.registry import RELEASE
-from projections.sources import Source
+from projections.sources import Source, columns_of
 
 __all__ = ["CHUNK", "RebuildAbortedError", "RebuildError", "Rebuilt", "abort", "rebuild"]
 
@@ -227,7 +227,7 @@ def _fingerprint(
     """Of all that decides what is built: the releases, the columns we write, the live tables' shape."""
     said = [
         f"{present} to {release}",
-        *(f"{table.table} {table.columns} {table.key}" for table in tables),
+        *columns_of(tables),
         *(f"{name} {sorted(shape.items())}" for name, shape in beside.shapes()),
     ]
     return sha256("\n".join(said).encode()).hexdigest()

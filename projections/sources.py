@@ -14,6 +14,11 @@ from projections.history import NO_END, Histories, Story, history_of
 from projections.replay import FoldError, Row, Tables, fold, unfoldable
 
 
+def columns_of(tables: Sequence[InlineProjection]) -> list[str]:
+    """What is written into these tables, as text: a program that says something else writes others."""
+    return [f"{table.table} {table.columns} {table.key}" for table in tables]
+
+
 class Told(NamedTuple):
     """What one stream leads to. `events`: how many it has."""
 
@@ -96,4 +101,4 @@ def _no_rows(state: object) -> Sequence[Row]:
     raise TypeError("a history is not a function of one state")
 
 
-__all__ = ["FoldError", "Past", "Present", "Source", "Told"]
+__all__ = ["FoldError", "Past", "Present", "Source", "Told", "columns_of"]
