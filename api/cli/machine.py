@@ -156,7 +156,11 @@ def migrate() -> None:
 
 @click.command("doctor")
 @click.option("--json", "as_json", is_flag=True, help="The checks as JSON, for programs.")
-def doctor(as_json: bool) -> int:
+@click.option(
+    "--all", "whole", is_flag=True,
+    help="Look at every event of a large ledger, too: about a minute a million.",
+)  # fmt: skip
+def doctor(as_json: bool, whole: bool) -> int:
     """Check this installation and its record, and say what to do about each finding.
 
     Ends with 0 when all is well, 1 with warnings, 2 when something is wrong.
@@ -166,7 +170,7 @@ def doctor(as_json: bool) -> int:
     from api.wiring import system_clock
 
     with explained():
-        checks = examine(load(), system_clock)
+        checks = examine(load(), system_clock, whole=whole)
     status = worst(checks)
     rows = [{"id": c.id, "status": c.status, "detail": c.detail, "hint": c.hint} for c in checks]
     if as_json:

@@ -42,7 +42,7 @@ def show_projections(document: Mapping[str, Any]) -> None:
 def verify(only: str | None, as_json: bool) -> int:
     """Compare every table with a fresh fold of the events, row by row, while writes go on.
 
-    Ends with 6 when there is a difference. That the record itself is right is what `fedledger doctor`
+    Ends with 6 when there is a difference. That the record itself is right is what `fedledger doctor --all`
     says of it.
     """
     from api.settings import load
@@ -73,9 +73,8 @@ def verify(only: str | None, as_json: bool) -> int:
         # What the events say was taken as it stands: if somebody changed those, the tables may be
         # all that still tells what was, and folding them anew would cover it up.
         output.note(
-            "Tables and events differ. Let `fedledger doctor` (and for a large ledger a whole "
-            "`fedledger audit export`) check the events first; only if they are as they were "
-            "recorded, `fedledger projections rebuild` mends the tables."
+            "Tables and events differ. Let `fedledger doctor --all` check the events first; only if "
+            "they are as they were recorded, `fedledger projections rebuild` mends the tables."
         )
     return Exit.INTEGRITY if found else Exit.OK
 

@@ -37,8 +37,10 @@ class Patient:
     database: Database
     settings: Settings
 
-    def examine(self, clock: Callable[[], datetime] = system_clock) -> dict[str, Check]:
-        return {check.id: check for check in examine(self.settings, clock)}
+    def examine(
+        self, clock: Callable[[], datetime] = system_clock, *, whole: bool = False
+    ) -> dict[str, Check]:
+        return {check.id: check for check in examine(self.settings, clock, whole=whole)}
 
     def tamper(self, *statements: str) -> None:
         """As somebody with the superuser's right would."""
@@ -182,9 +184,13 @@ def test_a_large_ledger_is_checked_in_part_and_says_so(
     assert re.match(
         r"the newest 1000 of \d+ events and the head are right; older events were not", part
     )
+    assert "fedledger doctor --all" in part
     assert "fedledger projections verify" in part
+    every = patient.examine(whole=True)["integrity"].detail
+    assert re.match(r"all \d+ events and the head are right; no table", every)
     patient.tamper("UPDATE ledger_head SET last_recorded_at = last_recorded_at - interval '1 s'")
     assert patient.findings() == {"integrity": "fail"}
+    assert patient.examine(whole=True)["integrity"].status == "fail"
 
 
 @pytest.mark.parametrize(
