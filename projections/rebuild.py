@@ -42,6 +42,7 @@ CHUNK: Final = 20_000
 _NEAR: Final = 50  # events that may be left for the swap itself
 _ROUNDS: Final = 100  # of catching up before a swap is tried all the same
 _LOCK_TIMEOUT: Final = 0.05  # seconds for a lock: longer, and those behind us wait too long
+_VACUUM_GIVES_WAY: Final = 5.0  # seconds: `deadlock_timeout`, which is one, and some
 _LOCK: Final = int.from_bytes(sha256(b"fedledger.rebuild").digest()[:8], "big", signed=True)
 
 _TURN: Final = "SELECT pg_try_advisory_lock(%s)"
@@ -322,10 +323,13 @@ def _swap(work: _Work) -> float:
     Raises:
         _NotNowError, LockNotAvailable, QueryCanceled: nothing happened; it would have taken too long.
     """
-    began = time.monotonic()
     before, connection = work.now, work.writing
     try:
         with connection.transaction():
+            # A vacuum of a large table goes on for minutes, and gives way to nobody who is in a hurry.
+            _limit(connection, _VACUUM_GIVES_WAY)
+            work.beside.keep_vacuum_away()
+            began = time.monotonic()
             _limit(connection, min(_LOCK_TIMEOUT, work.pause))
             size = _lock(work, began)
             if size - work.now.caught_up > _NEAR:

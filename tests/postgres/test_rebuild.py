@@ -385,6 +385,31 @@ def test_whoever_reads_for_long_is_not_waited_for_and_whoever_writes_does_not_wa
     right(past)
 
 
+def test_a_vacuum_that_takes_for_ever_does_not_keep_the_swap_waiting(past: Database) -> None:
+    slow = "autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1"
+    vacuumed = "SELECT 1 FROM pg_stat_progress_vacuum WHERE datname = current_database()"
+    with psycopg.connect(past.superuser_dsn, autocommit=True) as connection:
+
+        def under_way() -> bool:
+            return connection.execute(vacuumed.encode()).fetchone() is not None
+
+        connection.execute(
+            f"""ALTER TABLE federation_certificates SET ({slow}, autovacuum_vacuum_threshold = 0,
+                autovacuum_vacuum_scale_factor = 0)""".encode()
+        )
+        connection.execute("DELETE FROM federation_certificates WHERE state = 'issued'")
+        try:
+            connection.execute("ALTER SYSTEM SET autovacuum_naptime = 1")
+            connection.execute("SELECT pg_reload_conf()")
+            wait_until(under_way, "an autovacuum")
+            done = rebuild(past.owner_dsn, PRESENT, patience=20.0, **SLOW)
+        finally:
+            connection.execute("ALTER SYSTEM RESET autovacuum_naptime")
+            connection.execute("SELECT pg_reload_conf()")
+    assert done.attempts < 5
+    right(past)
+
+
 def test_a_swap_that_reads_for_too_long_is_given_up(past: Database) -> None:
     """It holds every lock there is while it reads what was appended last."""
     with psycopg.connect(past.superuser_dsn) as holding:
