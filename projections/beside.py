@@ -134,6 +134,15 @@ class Beside:
         if wrong := self.differences(name):
             raise ShapeError(f"{name} would not be the same: {', '.join(wrong)}")
 
+    def largest_first(self) -> list[str]:
+        """The names in the order of how much is in the tables beside."""
+        query = "SELECT coalesce(pg_relation_size(to_regclass(%s)), 0)"
+        sizes = {}
+        for name in self.names:
+            row = self._connection.execute(query, [self._text(self.new(name))]).fetchone()
+            sizes[name] = row[0] if row else 0
+        return sorted(self.names, key=sizes.__getitem__, reverse=True)
+
     def shapes(self) -> Iterator[tuple[str, Shape]]:
         """The live tables' shapes, by name."""
         for name in self.names:

@@ -16,6 +16,7 @@ there are.
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -77,6 +78,7 @@ class _Work:
     """The parts of one call."""
 
     writing: Connection[Any]
+    reading: Connection[Any]
     filling: Filling
     beside: Beside
     source: Source
@@ -121,7 +123,7 @@ def rebuild(
         now, resumed = _begin(writing, beside, source, release, processes)
         filling = Filling(reading, writing, source, beside)
         errand = Errand(owner_dsn, source.name, now.base, chunk)
-        work = _Work(writing, filling, beside, source, errand, release, pause, tell, now)
+        work = _Work(writing, reading, filling, beside, source, errand, release, pause, tell, now)
         try:
             if work.now.phase == "copying":
                 _copy(work)
@@ -260,13 +262,28 @@ def _advance(work: _Work, then: Progress) -> None:
 
 
 def _index(work: _Work) -> None:
-    for name in work.beside.names:
-        # A transaction each: killed, the next call finds the finished ones finished.
-        with work.writing.transaction():
-            if work.beside.differences(name):
-                work.beside.finish(name)
+    """Finish the tables, two at a time: nothing else is going on, and a server has processors."""
+    left = iter(work.beside.largest_first())
+    with ThreadPoolExecutor(1) as other:
+        second = other.submit(_finish, work.reading, _beside(work.reading, work.source), left)
+        try:
+            _finish(work.writing, work.beside, left)
+            second.result()
+        except BaseException:
+            for _ in left:  # the other begins with no more of them
+                pass
+            work.reading.cancel_safe()
+            raise
     with work.writing.transaction():
         _advance(work, replace(work.now, phase="catching-up"))
+
+
+def _finish(connection: Connection[Any], beside: Beside, names: Iterator[str]) -> None:
+    for name in names:
+        # A transaction each: killed, the next call finds the finished ones finished.
+        with connection.transaction():
+            if beside.differences(name):
+                beside.finish(name)
 
 
 # ---- 4. catch up, 5. swap ----------------------------------------------------------------------
