@@ -135,7 +135,7 @@ def body_reader(topic: str) -> Read:
 # ---- the proof that a body was written by us ------------------------------------------------------
 
 
-def _same(written: bytes, body: bytes, times: Sequence[datetime]) -> bool:
+def _same(encoded: bytes, body: bytes, times: Sequence[datetime]) -> bool:
     """Whether the parser's encoder has written the body, but for six noughts of each whole second.
 
     As many are missing as there are such times; a text that ends like one would make the two differ:
@@ -148,12 +148,12 @@ def _same(written: bytes, body: bytes, times: Sequence[datetime]) -> bool:
         if not each.microsecond:
             whole += 1
     if not whole:
-        return written == body
-    return len(body) - len(written) == whole * _NOUGHTS and body.replace(*_LEFT_OUT) == written
+        return encoded == body
+    return len(body) - len(encoded) == whole * _NOUGHTS and body.replace(*_LEFT_OUT) == encoded
 
 
 def _times_of(kind: type[Fact]) -> Callable[[Any], Sequence[datetime]]:
-    """What finds all times in a body of this fact."""
+    """What finds all times in a body of this fact: each is a member of its own, and never null."""
     names = [f"data.{name}" for name, hint in get_type_hints(kind).items() if hint is datetime]
     if not names:
         return lambda body: (body.at,)
@@ -186,7 +186,10 @@ def _parsed(kind: type[F]) -> tuple[Any, Callable[[Any], F] | None]:
 @lru_cache(_REMEMBERED)
 def _scope(text: bytes) -> Scope:
     """The scope of this text, read once: every event of a grant's terms shows it."""
-    scope = scope_from_stored(orjson.loads(text))
+    try:
+        scope = scope_from_stored(orjson.loads(text))
+    except KeyError as error:
+        raise ValueError("a scope lacks a member") from error
     if scope.text.encode() != text:
         raise ValueError("a scope is stored in its canonical form")
     return scope
