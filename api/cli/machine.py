@@ -158,7 +158,7 @@ def migrate() -> None:
 @click.option("--json", "as_json", is_flag=True, help="The checks as JSON, for programs.")
 @click.option(
     "--all", "whole", is_flag=True,
-    help="Look at every event of a large ledger, too: about a minute a million.",
+    help="Look at every event of a large ledger, too: about two minutes a million.",
 )  # fmt: skip
 def doctor(as_json: bool, whole: bool) -> int:
     """Check this installation and its record, and say what to do about each finding.
