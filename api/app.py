@@ -326,7 +326,7 @@ def _refusal(error: Exception, req: falcon.Request) -> LedgerError:
         return UnavailableError("the database does not answer", code="storage-unavailable")
     if isinstance(error, StoredEventError):
         return LedgerError(
-            "an event cannot be read: run fedledger doctor where the ledger is",
+            "an event cannot be read: run fedledger doctor --all where the ledger is",
             code="record-damaged",
         )
     return LedgerError("something here went wrong; it was logged", code="internal")

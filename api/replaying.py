@@ -175,7 +175,7 @@ def into_schema(owner_dsn: str, past: Past, schema: str, tell: Tell) -> None:
         except psycopg.errors.DuplicateSchema:
             raise ReplayError(f"the schema {schema} exists; name another, or drop it") from None
         except UnfoldableError as error:
-            raise ReplayError(f"{error}; run fedledger doctor") from error
+            raise ReplayError(f"{error}; run fedledger doctor --all") from error
 
 
 def differing(
@@ -198,7 +198,7 @@ def differing(
     except (WhatIfError, ExportError) as error:
         raise ReplayError(str(error)) from error
     except (FoldError, StoredEventError) as error:
-        raise ReplayError(f"{error}; run fedledger doctor") from error
+        raise ReplayError(f"{error}; run fedledger doctor --all") from error
 
 
 def _placed(
@@ -258,7 +258,7 @@ def _put_away(states: Iterable[Folded], position: int, out: Path | None) -> Repl
                 for table, row in tables.rows(state):
                     lines[table.table].add(sort_key(table, row) + b"\t" + line_of(table, row))
         except (FoldError, StoredEventError) as error:
-            raise ReplayError(f"{error}; run fedledger doctor") from error
+            raise ReplayError(f"{error}; run fedledger doctor --all") from error
         for table in tables.all:
             sorted_lines = (line.partition(b"\t")[2] for line in lines[table.table])
             with (folder / f"{table.table}.jsonl").open("wb") as file:

@@ -1,11 +1,10 @@
-"""The one way a value becomes bytes that are hashed, and a moment becomes text.
+"""The one form of bytes that are hashed, and how a moment becomes text.
 
-It does not hash, sign or parse JSON, and it knows no event: it takes plain JSON values only.
+It does not hash, sign or parse JSON, and it knows no event: it takes plain JSON values only. A body is
+written by `ledger/bodies.py`, in this form, to which a test holds it.
 """
 
-import re
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any, Final
 from uuid import UUID
 
@@ -22,13 +21,7 @@ _OPTIONS: Final = (
     | orjson.OPT_PASSTHROUGH_DATETIME
 )
 _PLAIN: Final = frozenset({str, bool, type(None)})
-ID_FORM: Final = r"^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$"
-"""The form of a stored id."""
-_ID: Final = re.compile(ID_FORM)
 _TIME_LENGTH: Final = 27
-_ID_LENGTH: Final = 36
-_REMEMBERED: Final = 1024
-"""How many ids are remembered: within a stream they recur, and reading one costs."""
 
 
 class CanonicalError(ValueError):
@@ -138,19 +131,3 @@ def parse_time(text: str) -> datetime:
         except ValueError:
             pass  # a letter, no such day, minute or second
     raise ValueError("not a time of the form 2026-11-23T15:07:08.123456Z")
-
-
-def parse_id(text: str) -> UUID:
-    """Return the UUID written in lower case with hyphens; accepts exactly this form.
-
-    Raises:
-        ValueError: any other form: a UUID has many spellings, a stored byte string must have one.
-    """
-    if type(text) is str and len(text) == _ID_LENGTH and (parsed := _parsed_id(text)) is not None:
-        return parsed
-    raise ValueError("an id is a UUID in lower case with hyphens")
-
-
-@lru_cache(_REMEMBERED)
-def _parsed_id(text: str) -> UUID | None:
-    return UUID(text) if _ID.fullmatch(text) else None

@@ -130,8 +130,9 @@ def body_of(event: Event) -> bytes:
         if len(body) <= MAX_BODY:
             # Making a fact has checked nothing: what could not be read again is never stored.
             body_reader(event.data.TOPIC)(event.originator_id, event.originator_version, body)
-    except (ValueError, TypeError, RecursionError) as error:
-        raise InvalidError("this cannot be stored: a value is not of its type or form") from error
+    except (ValueError, TypeError, RecursionError):
+        # Nothing of the cause: it may name a value.
+        raise InvalidError("this cannot be stored: a value is not of its type or form") from None
     if len(body) > MAX_BODY:
         raise InvalidError("an event has at most 60 KiB", code="too-large")
     # No database text and no jsonb can hold it: refused here, the tables can always be folded.

@@ -19,6 +19,8 @@ _MAKE: Final = sql.SQL(
     "CREATE TABLE {new} (LIKE {live} INCLUDING ALL EXCLUDING INDEXES EXCLUDING STATISTICS)"
 )
 _OPTIONS: Final = "SELECT unnest(reloptions) FROM pg_class WHERE oid = %s::regclass"
+_LARGEST_FIRST: Final = """SELECT name FROM unnest(%s::text[], %s::text[]) AS t (name, beside)
+    ORDER BY pg_relation_size(beside::regclass) DESC, name"""
 _UNVACUUMED: Final = sql.SQL("ALTER TABLE {} SET (autovacuum_enabled = off)")
 _VACUUMED: Final = sql.SQL("ALTER TABLE {} RESET (autovacuum_enabled)")
 _OWN_WORD: Final = "autovacuum_enabled="  # a live table that has one keeps it
@@ -136,12 +138,9 @@ class Beside:
 
     def largest_first(self) -> list[str]:
         """The names in the order of how much is in the tables beside."""
-        query = "SELECT coalesce(pg_relation_size(to_regclass(%s)), 0)"
-        sizes = {}
-        for name in self.names:
-            row = self._connection.execute(query, [self._text(self.new(name))]).fetchone()
-            sizes[name] = row[0] if row else 0
-        return sorted(self.names, key=sizes.__getitem__, reverse=True)
+        tables = [self._text(self.new(name)) for name in self.names]
+        found = self._connection.execute(_LARGEST_FIRST, [list(self.names), tables])
+        return [row[0] for row in found]
 
     def shapes(self) -> Iterator[tuple[str, Shape]]:
         """The live tables' shapes, by name."""

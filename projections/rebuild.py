@@ -3,9 +3,10 @@
 1. make: tables like the live ones, empty, in a schema of their own (`projections/beside.py`)
 2. copy: every stream up to a position is folded, its rows copied in, a chunk per transaction, by
    several processes at once (`projections/copying.py`)
-3. index: constraints, indexes, statistics, as the live tables have them
+3. index: constraints, indexes, statistics, as the live tables have them, two tables at a time
 4. catch up: the streams that have moved on since are folded again, until few are left
-5. swap: one short transaction locks the live tables, then the head; catches up; moves the tables
+5. swap: one short transaction sends autovacuum away, locks the live tables, then the head; catches up;
+   moves the tables
 
 Nobody waits for 1 to 4. In 5 everybody waits, for as long as `pause` says at most: what takes longer is
 given up and tried again. Killed anywhere, the next call goes on from the last chunk, or begins anew if
@@ -131,7 +132,7 @@ def rebuild(
                 _index(work)
             waited, attempts = _swap_in_time(work, patience)
         except (ShapeError, UnfoldableError) as error:
-            raise RebuildError(f"{error}; run fedledger doctor") from error
+            raise RebuildError(f"{error}; run fedledger doctor --all") from error
         with writing.transaction():
             beside.remove()
     return Rebuilt(

@@ -84,7 +84,7 @@ _HINTS: Final = {
     "and what its roles allow.",
     Exit.STALE: "Somebody changed it in the meantime: read it again, then decide again.",
     Exit.NOT_FOUND: "Check the id; `list` shows what there is.",
-    Exit.INTEGRITY: "Stop writing, keep everything as it is, and run `fedledger doctor`.",
+    Exit.INTEGRITY: "Stop writing, keep everything as it is, and run `fedledger doctor --all`.",
     Exit.UNREACHABLE: "Try again; on the server, `fedledger doctor` tells what is wrong.",
 }
 

@@ -24,7 +24,7 @@ from msgspec import Struct
 from msgspec.structs import fields
 
 from ledger import bodies
-from ledger.canonical import canonical_json, format_time, parse_id, parse_time
+from ledger.canonical import canonical_json, format_time, parse_time
 from ledger.events import TOPICS, Actor, Event, Form
 from ledger.frozen import begun, changed, made_of
 from ledger.grant_state import Token, TokenState
@@ -335,19 +335,10 @@ def test_a_time_is_read_if_and_only_if_it_is_what_we_write(text: str) -> None:
     assert outcome(lambda: parse_time(text)) == outcome(lambda: plain_time(text))
 
 
-@given(
-    st.uuids().map(str) | st.from_regex(r"\A[0-9a-fA-F]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}\n?\Z")
-)
-def test_an_id_is_read_if_and_only_if_it_is_what_we_write(text: str) -> None:
-    assert outcome(lambda: parse_id(text)) == outcome(lambda: plain_id(text))
-
-
-def test_nothing_but_text_is_a_time_or_an_id() -> None:
+def test_nothing_but_text_is_a_time() -> None:
     for value in (None, 1, b"", UUID(int=1), ["x"]):
         with pytest.raises(ValueError, match="not a time"):
             parse_time(value)  # type: ignore[arg-type]
-        with pytest.raises(ValueError, match="an id is"):
-            parse_id(value)  # type: ignore[arg-type]
 
 
 def test_a_quick_copy_is_that_of_the_standard_library() -> None:
